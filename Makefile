@@ -1,0 +1,62 @@
+# Everything starts from a fresh clone with Python 3.11 or newer and a C compiler:
+#     make demo         install, train two small models, print a table, draw the loss curves
+#     make test         install with the test tools, run the tests (a few minutes)
+#     make test-slow    the long tests
+#     make gpu          the measurements that need an accelerator
+#     make lint, fmt    check, mend style and types
+# Variables: PYTHON (the interpreter that makes .venv), VENV, PIP_FLAGS (see constraints.txt), WORKERS.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+PIP_FLAGS ?=
+
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+DEMO := $(VENV)/installed-demo
+TEST := $(VENV)/installed-test
+
+.PHONY: demo test test-slow gpu lint fmt clean distclean
+.DELETE_ON_ERROR:
+
+demo: $(DEMO)
+	$(RUN) examples/train.py
+
+test: $(TEST)
+	$(RUN) -m pytest -q -n $(WORKERS)
+
+test-slow: $(TEST)
+	$(RUN) -m pytest -q -n $(WORKERS) -m slow
+
+gpu: $(DEMO)
+	$(RUN) -m benchmarks.gpu
+
+lint: $(TEST)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+fmt: $(TEST)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+$(RUN):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "optdsl needs Python 3.11 or newer; set PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# An install is repeated when what it was made from is newer than its stamp.
+$(DEMO): pyproject.toml constraints.txt | $(RUN)
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(TEST): pyproject.toml constraints.txt | $(RUN)
+	$(PIP) -e '.[test]'
+	@touch $@ $(DEMO)
+
+clean:
+	rm -rf build dist examples/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
