@@ -275,6 +275,14 @@ _LEAVES = [
     _leaf("loop_arg", "a value carried by a loop, inside it; attributes loop, index"),
 ]
 
+# What a plan's passes are written in: the schedule replaces leaves and reductions by these.
+_PLAN_LEAVES = [
+    _leaf("load", "an element of a buffer; attribute buffer"),
+    _leaf("scalar", "a host number of this step, from the scalar table; attribute index"),
+    _leaf("result", "a finished reduction; attribute slot"),
+    _leaf("row_result", "a row reduction that an earlier phase of this pass closed; attribute slot"),
+]
+
 _CONTROLS = [
     _leaf("choose", "the second operand where the first, a host condition, holds, else the third; "
           "the other is not computed", Kind.CONTROL, 3),
@@ -316,6 +324,6 @@ def _table(rows: list[Op]) -> dict[str, Op]:
 
 
 OPS: dict[str, Op] = _table(
-    _MAPS + _REDUCTIONS + _MATRICES + _RANDOMS + _LEAVES + _CONTROLS + _CLOSURES
+    _MAPS + _REDUCTIONS + _MATRICES + _RANDOMS + _LEAVES + _PLAN_LEAVES + _CONTROLS + _CLOSURES
 )
 """Every primitive by name."""

@@ -1,0 +1,230 @@
+"""A kernel pass as lines of one target: which are computed once a task, a row, an element.
+
+Input: a pass of a plan, the column of the op table, and a function that spells leaves. Output: lines
+`name = expression` with the place in the rule file that each comes from. Values used once and not
+named by the rule are written inside their user's line, in parentheses; the rest keep the rule's names.
+
+Relies on: the schedule, which has put every value's operands within the pass's reach.
+Does not do: loops, loads' addresses, types of variables (the target's printer and template).
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from optdsl.ir.nodes import Value, reachable
+from optdsl.ops import OPS
+from optdsl.schedule.plan import Domain, KernelPass, Phase, Reduction, Store, domain_of
+from optdsl.types import DType
+
+C_WORDS = frozenset(
+    """auto break case char const continue default do double else enum extern float for goto if inline
+    int long register restrict return short signed sizeof static struct switch typedef union unsigned
+    void volatile while task tensor lo hi i r c n rows cols batch b numel scalars results partials
+    shape pointers asm typeof main""".split()
+)
+PYTHON_WORDS = frozenset(keyword.kwlist) | frozenset(keyword.softkwlist)
+TRITON_WORDS = frozenset("tl triton mask tail offsets BLOCK range print len min max abs".split())
+RESERVED = C_WORDS | PYTHON_WORDS | TRITON_WORDS
+"""Names that a generated line never uses; a rule's variable of that name gets an underscore."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """`name = expression`, with the rule's place in `comment`. `boolean` where it is a condition."""
+
+    name: str
+    expression: str
+    comment: str
+    boolean: bool
+    value: Value
+
+
+@dataclass(frozen=True)
+class Sink:
+    """A reduction or store and the name of the value it takes; `level` is task, row or element."""
+
+    what: Reduction | Store
+    name: str
+    level: str
+
+
+@dataclass(frozen=True)
+class PhaseLines:
+    """The lines of one phase. `row` come before the loop over the row's elements."""
+
+    row: tuple[Line, ...]
+    element: tuple[Line, ...]
+    rows: tuple[Sink, ...]
+    partials: tuple[Sink, ...]
+    stores: tuple[Sink, ...]
+
+
+@dataclass(frozen=True)
+class Body:
+    """`task` lines are computed once a task and are in reach of all phases."""
+
+    task: tuple[Line, ...]
+    phases: tuple[PhaseLines, ...]
+
+
+def identifier(hint: str) -> str:
+    """`hint` as a name that no target reserves."""
+    name = re.sub(r"\W", "_", hint)
+    return f"{name}_" if name in RESERVED or name[:1].isdigit() else name
+
+
+@dataclass
+class _Writer:
+    kernel: KernelPass
+    column: str
+    view: str
+    leaf: Callable[[Value], str]
+    names: dict[Value, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+
+    def level(self, value: Value) -> str:
+        """task, row or element: how often `value` changes."""
+        if not value.type.on_device or value.op in ("scalar", "size", "const", "result"):
+            if value.op == "result" and self._varies(domain_of(value.type, self.view)):
+                return self._level_of(domain_of(value.type, self.view))
+            return "task"
+        return self._level_of(domain_of(value.type, self.view))
+
+    def _varies(self, domain: Domain) -> bool:
+        return self._level_of(domain) != "task"
+
+    def _level_of(self, domain: Domain) -> str:
+        if domain is self.kernel.domain or (
+            self.kernel.layout == "rows" and domain in (Domain.FULL, Domain.COL)
+        ):
+            return "element"
+        if self.kernel.layout == "rows" and domain is Domain.ROW:
+            return "row"
+        return "task"
+
+    def name(self, value: Value, fallback: str) -> str:
+        hint = identifier(value.name or fallback)
+        if value.op != "load" and hint in self.taken:
+            hint = f"{hint}_new"
+        name, count = hint, 2
+        while name in self.taken:
+            name, count = f"{hint}{count}", count + 1
+        self.taken.add(name)
+        self.names[value] = name
+        return name
+
+    def expression(self, value: Value) -> str:
+        """The text of `value` over its operands' names or, inlined, their expressions."""
+        if OPS[value.op].kind in ("leaf", "control"):
+            return self.leaf(value)
+        text: str = getattr(OPS[value.op], self.column)
+        return fill_text(text, [self.atom(arg) for arg in value.args])
+
+    def atom(self, value: Value) -> str:
+        if value in self.names:
+            return self.names[value]
+        text = self.expression(value)
+        return text if is_atom(text) else f"({text})"
+
+
+def fill_text(text: str, operands: list[str]) -> str:
+    """`text` with {0}, {1}, ... replaced; {f} is left for the target."""
+    return re.sub(r"\{(\d)\}", lambda match: operands[int(match[1])], text)
+
+
+def is_atom(text: str) -> bool:
+    """A name, a number, a call or something wholly in parentheses: needs none around it."""
+    if re.fullmatch(r"[\w.]+", text):
+        return True
+    match = re.match(r"[\w.{}]*\(", text)
+    if not match or not text.endswith(")"):
+        return False
+    depth = 0
+    for position, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if depth == 0 and char == ")":
+            return position == len(text) - 1
+    return False
+
+
+def write_body(
+    kernel: KernelPass, column: str, view: str, leaf: Callable[[Value], str]
+) -> Body:
+    """The lines of `kernel` for the target whose texts stand in `column` of the op table."""
+    writer = _Writer(kernel, column, view, leaf)
+    sinks = [_sinks(phase) for phase in kernel.phases]
+    slices = [reachable(each.value for each in group) for group in sinks]
+    for load in (v for part in slices for v in part if v.op == "load"):
+        if load not in writer.names:
+            writer.name(load, load.attr("buffer"))
+    everything = reachable(each.value for group in sinks for each in group)
+    named = _named(everything, sinks)
+    task = _lines(writer, [v for v in everything if writer.level(v) == "task"], named)
+    phases = []
+    for phase, part in zip(kernel.phases, slices, strict=True):
+        before = dict(writer.names), set(writer.taken)
+        row = _lines(writer, [v for v in part if writer.level(v) == "row"], named)
+        element = _lines(writer, [v for v in part if writer.level(v) == "element"], named)
+        phases.append(
+            PhaseLines(
+                row,
+                element,
+                _written(writer, phase.rows),
+                _written(writer, phase.partials),
+                _written(writer, phase.stores),
+            )
+        )
+        writer.names, writer.taken = before
+    return Body(task, tuple(phases))
+
+
+def _sinks(phase: Phase) -> list[Reduction | Store]:
+    return [*phase.rows, *phase.partials, *phase.stores]
+
+
+def _written(writer: _Writer, sinks: Iterable[Reduction | Store]) -> tuple[Sink, ...]:
+    return tuple(Sink(each, writer.atom(each.value), writer.level(each.value)) for each in sinks)
+
+
+def _named(values: list[Value], sinks: list[list[Reduction | Store]]) -> set[Value]:
+    """Values that get a line of their own: leaves in memory, what the rule names, what is used
+    more than once (also inside one text, as lerp's first operand is), and every sink."""
+    uses: Counter[Value] = Counter()
+    for value in values:
+        for position, arg in enumerate(value.args):
+            texts = (OPS[value.op].c, OPS[value.op].triton)
+            uses[arg] += max([1, *(text.count(f"{{{position}}}") for text in texts)])
+    results = {each.value for group in sinks for each in group}
+    return {
+        v
+        for v in values
+        if v.op in ("load", "scalar", "result", "row_result")
+        or (v.op not in ("const", "size") and (v.name or uses[v] > 1 or v in results))
+    }
+
+
+def _lines(writer: _Writer, values: list[Value], named: set[Value]) -> tuple[Line, ...]:
+    lines = []
+    for value in values:
+        if value not in named:
+            continue
+        expression = writer.expression(value)
+        name = writer.names.get(value) or writer.name(value, _fallback(value))
+        comment = ""
+        if value.span is not None:
+            comment = f"{value.span.source.name.rsplit('/', 1)[-1]}:{value.span.line}"
+        lines.append(Line(name, expression, comment, value.type.dtype is DType.BOOL, value))
+    return tuple(lines)
+
+
+def _fallback(value: Value) -> str:
+    if value.op == "scalar":
+        return f"s{value.attr('index')}"
+    if value.op in ("result", "row_result"):
+        return str(value.attr("slot"))
+    return value.op

@@ -1,0 +1,128 @@
+"""What a generated module says of itself: data and host functions, and the tables a step is made of.
+
+Input: written by codegen, as a literal in the generated module. Relies on: nothing but the
+standard library. Does not do: the step (optimizer.py), any target's call (cpu.py, triton.py).
+
+Tables of a class (a variant x device x dtypes x alignment), int64 unless said otherwise:
+
+    pointers  [tensors, K]   address of each of the variant's buffers, in the order of `Variant.buffers`
+    shapes    [tensors, 8]   numel, rows, cols, batch, scalar row, offset of the tensor's TENSOR results,
+                             offset of its GROUP results, offset of its MATRIX and COL results
+    tasks     [tasks, 4]     tensor, lo, hi, offset into partials
+                             (lo, hi: elements of the pass's domain; rows in layout "rows", where a
+                             task never crosses from one matrix of a batch to the next)
+    scalars   [rows, S]      float64, one row per distinct (group, t, attributes, ...)
+    partials  flat float64   per task, one number per reduction of the pass; a COL reduction has `cols` of them
+    results   flat float64   ALL results first (at offset 0), then GROUP, TENSOR, MATRIX and COL results
+    finish    [n, 6]         op (0 sum, 1 max, 2 min), source, stride, count, target, width:
+                             results[target + j] = op over i < count of source[source + i * stride + j], j < width;
+                             the source is `partials` in the first level and `results` in the second (over = group | all)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+TABLE_VERSION = 1
+"""Changes with the layout of the tables; generated code and runtime must agree."""
+
+
+@dataclass(frozen=True)
+class State:
+    """`shape` holds the texts of its dimensions, () for one number; `domain` as in a plan.
+    `storage` is compute, param, float32, bf16, ...; `fill` says that `Program.fill` gives its first
+    value, else the variant in which `first(name)` holds writes it."""
+
+    name: str
+    key: str
+    domain: str
+    shape: tuple[int | str, ...]
+    storage: str
+    fill: bool
+    birth: str
+
+
+@dataclass(frozen=True)
+class Temp:
+    """Memory that lives within a step. `shape` as for a state."""
+
+    name: str
+    domain: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """`op` is sum, max_of or min_of; `domain` that of the result."""
+
+    slot: str
+    op: str
+    domain: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`name` is that of the C function and of the Triton kernel."""
+
+    stage: int
+    name: str
+    domain: str
+    layout: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    reductions: tuple[Reduction, ...] = ()
+
+
+@dataclass(frozen=True)
+class Library:
+    """`function(inputs, scalars, results, sizes)` gives the outputs, batched: see library.py."""
+
+    stage: int
+    name: str
+    function: Callable[..., tuple[Any, ...]]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """`scalars(h, e)` gives the scalar row of a group `h` and an environment `e`."""
+
+    buffers: tuple[str, ...]
+    kernels: tuple[Kernel, ...]
+    libraries: tuple[Library, ...]
+    scalars: Callable[[Any, Any], tuple[float, ...]]
+    states: tuple[str, ...]
+    temps: tuple[Temp, ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled rule. `decide(h, e)` gives the index of the variant that runs now; `check(h)`
+    raises ValueError where a `require` fails; `fill(name, h, e)` is a state's first value.
+
+    `reads` names what host functions read of `e` besides h: some of t, steps, rows, cols, numel, ndim,
+    batch, name, first, attributes; parameters that differ in one of them have scalar rows of their own.
+    `slots` gives the result layout: (slot, domain) of every reduction that crosses a stage.
+    """
+
+    name: str
+    version: int
+    view: str
+    hypers: tuple[tuple[str, Any], ...]
+    static_hypers: tuple[str, ...]
+    attributes: tuple[tuple[str, Any], ...]
+    inputs: tuple[tuple[str, str], ...]
+    states: tuple[State, ...]
+    slots: tuple[tuple[str, str], ...]
+    reads: frozenset[str]
+    variants: tuple[Variant, ...]
+    decide: Callable[[Any, Any], int]
+    check: Callable[[Any], None]
+    fill: Callable[[str, Any, Any], float]
+    dims: Callable[[Any, Any], dict[str, int]]
+    reads_gradient: bool = True
+    c_source: str = ""
+    source_hash: str = ""

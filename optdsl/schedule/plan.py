@@ -1,0 +1,166 @@
+"""The plan: ordered passes over memory, for each straight-line variant of a rule.
+
+A variant is the rule with every host condition decided; `Decision` chooses one on the host.
+A step runs the passes of all classes of parameters stage by stage: a pass of stage k sees what
+all passes of the stages before it, of every variant, have written and reduced.
+
+Values in passes are those of `ir.nodes` over four plan leaves: `load` (an element of a buffer),
+`scalar` (a number from this step's scalar table), `result` (a finished reduction) and
+`row_result` (a row reduction that an earlier phase closed), besides `const` and `size`.
+
+Domains, and what indexes a buffer of that domain (`view last` makes `batch` matrices of one
+parameter; R is a row of all of them, b = R // rows):
+
+    FULL    R * cols + c        ROW     R               COL   b * cols + c
+    MATRIX  b                   TENSOR  one a parameter GROUP one a group     ALL  one a run
+    SHAPED  anything else: seen by library passes alone
+
+Does not do: text of any target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from optdsl.ir.nodes import Rule, Value
+from optdsl.types import BATCH, Instances, Storage, Type
+
+
+class Domain(StrEnum):
+    FULL = "full"
+    ROW = "row"
+    COL = "col"
+    MATRIX = "matrix"
+    TENSOR = "tensor"
+    GROUP = "group"
+    ALL = "all"
+    SHAPED = "shaped"
+
+
+def domain_of(type: Type, view: str) -> Domain:
+    """Where a device value of `type` lives. `view` is the rule's view of p."""
+    if type.instances < Instances.PARAM:
+        shared = Domain.ALL if type.instances <= Instances.RUN else Domain.GROUP
+        return shared if type.shape.is_scalar else Domain.SHAPED
+    shape = type.shape
+    if shape.is_scalar:
+        return Domain.TENSOR
+    if shape.lead != ((BATCH,) if view == "last" else ()):
+        return Domain.SHAPED
+    full = ("numel", 1) if view == "flat" else ("rows", "cols")
+    domains = {
+        full: Domain.FULL,
+        (full[0], 1): Domain.ROW if view != "flat" else Domain.FULL,
+        (1, full[1]): Domain.COL if view != "flat" else Domain.TENSOR,
+        (1, 1): Domain.MATRIX,
+    }
+    return domains.get((shape.rows, shape.cols), Domain.SHAPED)
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory of a parameter. `role` is param, grad, state, input or temp. A temp that a library
+    pass reads or writes lies in a batch of its shape. `storage` is how an element is stored."""
+
+    name: str
+    role: str
+    domain: Domain
+    storage: Storage
+    shape: tuple[int | str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Store:
+    """`value` is written to `buffer`, rounded to its storage."""
+
+    buffer: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """`op` (sum, max_of, min_of) over `value`, for each element of `domain`; read back as
+    `result` with this slot, in later stages, or as `row_result`, in later phases, where domain
+    is ROW and the value is FULL."""
+
+    slot: str
+    op: str
+    value: Value
+    domain: Domain
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One visit of a tile. `rows` close at the end of each row, before the next phase."""
+
+    rows: tuple[Reduction, ...] = ()
+    partials: tuple[Reduction, ...] = ()
+    stores: tuple[Store, ...] = ()
+
+
+@dataclass(frozen=True)
+class KernelPass:
+    """One fused visit of all elements of `domain`. `layout` is "flat", or "rows" where the
+    pass needs to know rows from columns; then a tile holds whole rows and has all `phases`."""
+
+    stage: int
+    name: str
+    domain: Domain
+    layout: str
+    phases: tuple[Phase, ...]
+
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """Those that leave partials, in the order of their columns in the partial table."""
+        return tuple(each for phase in self.phases for each in phase.partials)
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        return tuple(each for phase in self.phases for each in phase.stores)
+
+
+@dataclass(frozen=True)
+class LibraryPass:
+    """Matrix work through torch's batched routines: `outputs` computed from buffers, results and
+    scalars, for all parameters of one shape together."""
+
+    stage: int
+    name: str
+    outputs: tuple[Store, ...]
+
+
+Pass = KernelPass | LibraryPass
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The passes of one straight-line variant, by stage. `scalars` are the host values of its
+    scalar table, in order; `states` those that exist when it runs. `notes` say why a pass boundary stands."""
+
+    index: int
+    path: tuple[tuple[Value, bool], ...]
+    buffers: tuple[Buffer, ...]
+    passes: tuple[Pass, ...]
+    scalars: tuple[Value, ...]
+    states: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A host condition; each side is a decision or the index of a variant."""
+
+    condition: Value
+    then: Decision | int
+    otherwise: Decision | int
+
+
+@dataclass
+class Plan:
+    """`slots` gives the result domain of each reduction that crosses a stage."""
+
+    rule: Rule
+    decision: Decision | int
+    variants: tuple[Variant, ...]
+    slots: dict[str, Domain] = field(default_factory=dict)
