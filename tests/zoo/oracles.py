@@ -1,0 +1,160 @@
+"""The published values in tests/data, and the comparison of any implementation with them.
+
+Input: tests/data/*.json (their README states the schema). Output: cases, and `check`, which drives
+an implementation through a case and holds it to the expected values. Relies on: torch, for tensors.
+Does not do: compile anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+DATA = Path(__file__).parents[1] / "data"
+VARIANTS = Path(__file__).with_name("variants.opt")
+"""The rules that `Case.runs` names and that are not shipped."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One sequence of steps with its published outcome.
+
+    `params` has one tensor per parameter, `grads` one list of them per step; `hyper` holds for
+    every step, `schedule` gives one value per step. `expected` maps "params", "update" (old minus
+    new parameter) or "eval" (the value for evaluation) to one list of tensors for each step in
+    `at`, and `states` maps a state's key to its values after the last step.
+    """
+
+    stem: str
+    rule: str
+    name: str
+    runs: str
+    source: str
+    hyper: dict[str, Any]
+    schedule: dict[str, list[float]]
+    attributes: list[dict[str, Any]]
+    params: list[Tensor]
+    grads: list[list[Tensor]]
+    at: list[int]
+    expected: dict[str, list[list[Tensor]]]
+    states: dict[str, list[Tensor]]
+    tolerance: float
+
+    def __str__(self) -> str:
+        return f"{self.stem}:{self.name}"
+
+    def hyper_at(self, step: int) -> dict[str, Any]:
+        """The hyperparameters of update number `step`, from 1."""
+        return self.hyper | {key: values[step - 1] for key, values in self.schedule.items()}
+
+
+class Run(Protocol):
+    """An implementation in the middle of a run."""
+
+    params: Sequence[Tensor]
+
+    def step(self, grads: Sequence[Tensor], hyper: dict[str, Any]) -> None: ...
+
+    def evaluation(self) -> Sequence[Tensor]:
+        """The values that the parameters take in evaluation."""
+        ...
+
+    def state(self, key: str) -> Sequence[Tensor]:
+        """The state `key` of each parameter."""
+        ...
+
+
+def _tensors(values: list[Any]) -> list[Tensor]:
+    return [torch.tensor(value, dtype=torch.float64) for value in values]
+
+
+def _hyper(value: Any) -> Any:
+    return tuple(_hyper(item) for item in value) if isinstance(value, list) else value
+
+
+def _case(stem: str, rule: str, raw: dict[str, Any]) -> Case:
+    grads = [_tensors(step) for step in raw["grads"]]
+    expected = dict(raw["expected"])
+    at = expected.pop("at", list(range(1, len(grads) + 1)))
+    states = {key: _tensors(values) for key, values in expected.pop("states", {}).items()}
+    for what, steps in expected.items():
+        if what not in ("params", "update", "eval") or len(steps) != len(at):
+            raise ValueError(
+                f"{stem}:{raw['name']}: expected {what!r} does not fit {len(at)} steps"
+            )
+    return Case(
+        stem=stem,
+        rule=rule,
+        name=raw["name"],
+        runs=raw["runs"],
+        source=raw["source"],
+        hyper={key: _hyper(value) for key, value in raw["hyper"].items()},
+        schedule=raw.get("schedule", {}),
+        attributes=raw.get("attributes", [{}] * len(raw["params"])),
+        params=_tensors(raw["params"]),
+        grads=grads,
+        at=at,
+        expected={what: [_tensors(step) for step in steps] for what, steps in expected.items()},
+        states=states,
+        tolerance=raw["tolerance"],
+    )
+
+
+@cache
+def cases() -> tuple[Case, ...]:
+    """Every case of every file, by file name and order in the file."""
+    found = []
+    for path in sorted(DATA.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found += [_case(path.stem, content["rule"], raw) for raw in content["cases"]]
+    return tuple(found)
+
+
+def _gap(actual: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """The largest absolute difference; Inf where the shapes differ or a difference is NaN."""
+    if [a.shape for a in actual] != [w.shape for w in wanted]:
+        return math.inf
+    gaps = [(a.double() - w).abs().max().item() for a, w in zip(actual, wanted, strict=True)]
+    return math.inf if any(math.isnan(gap) for gap in gaps) else max(gaps)
+
+
+def _outcome(what: str, run: Run, before: Sequence[Tensor]) -> Sequence[Tensor]:
+    if what == "eval":
+        return run.evaluation()
+    now = [p.detach() for p in run.params]
+    if what == "params":
+        return now
+    return [old - new for old, new in zip(before, now, strict=True)]
+
+
+def check(case: Case, run: Run, tolerance: float | None = None) -> float:
+    """Drive `run`, made with `case.params`, through the case; the largest absolute error.
+
+    Raises AssertionError, naming the step, where an error exceeds `tolerance` (that of the case,
+    which is meant for float64), is NaN, or a shape differs.
+    """
+    limit = case.tolerance if tolerance is None else tolerance
+    gaps = {}
+    for number, grads in enumerate(case.grads, start=1):
+        before = [p.detach().clone() for p in run.params]
+        run.step([grad.clone() for grad in grads], case.hyper_at(number))
+        if number in case.at:
+            for what, steps in case.expected.items():
+                wanted = steps[case.at.index(number)]
+                gaps[f"{what} after step {number}"] = _gap(_outcome(what, run, before), wanted)
+    for key, wanted in case.states.items():
+        gaps[f"state {key}"] = _gap(
+            [x.reshape(w.shape) for x, w in zip(run.state(key), wanted, strict=True)], wanted
+        )
+    for name, gap in gaps.items():
+        if gap > limit:
+            raise AssertionError(f"{case}: {name}: off by {gap:.3e}, allowed {limit:.0e}")
+    return max(gaps.values())
