@@ -9,11 +9,14 @@ Tables of a class (a variant x device x dtypes x alignment), int64 unless said o
     shapes    [tensors, 8]   numel, rows, cols, batch, scalar row, offset of the tensor's TENSOR results,
                              offset of its GROUP results, offset of its MATRIX and COL results
     tasks     [tasks, 4]     tensor, lo, hi, offset into partials
-                             (lo, hi: elements of the pass's domain; rows in layout "rows", where a
-                             task never crosses from one matrix of a batch to the next)
+                             (lo, hi: elements of the pass's domain; rows in layout "rows". In ROW and COL
+                             domains, too, a task never crosses from one matrix of a batch to the next)
     scalars   [rows, S]      float64, one row per distinct (group, t, attributes, ...)
-    partials  flat float64   per task, one number per reduction of the pass; a COL reduction has `cols` of them
-    results   flat float64   ALL results first (at offset 0), then GROUP, TENSOR, MATRIX and COL results
+    partials  flat float64   per task, one number per reduction of the pass, in its order; a COL reduction has
+                             `cols` of them
+    results   flat float64   ALL results first (at offset 0), then GROUP, TENSOR, MATRIX and COL results; within
+                             each part in the order of `Program.slots`, a MATRIX result being `batch` numbers,
+                             a COL result `batch * cols`
     finish    [n, 6]         op (0 sum, 1 max, 2 min), source, stride, count, target, width:
                              results[target + j] = op over i < count of source[source + i * stride + j], j < width;
                              the source is `partials` in the first level and `results` in the second (over = group | all)
