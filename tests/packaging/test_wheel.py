@@ -64,7 +64,7 @@ def _files(folder: Path) -> set[str]:
 
 
 def _run(*command: str, cwd: Path) -> str:
-    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache")}
+    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "PYTHONPATH": ""}
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
     )
