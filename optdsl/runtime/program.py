@@ -14,9 +14,13 @@ Tables of a class (a variant x device x dtypes x alignment), int64 unless said o
     scalars   [rows, S]      float64, one row per distinct (group, t, attributes, ...)
     partials  flat float64   per task, one number per reduction of the pass, in its order; a COL reduction has
                              `cols` of them
-    results   flat float64   ALL results first (at offset 0), then GROUP, TENSOR, MATRIX and COL results; within
-                             each part in the order of `Program.slots`, a MATRIX result being `batch` numbers,
-                             a COL result `batch * cols`
+    results   flat float64   of finished reductions. The k-th slot of a domain, in the order of
+                             `Program.slots`, stands at
+                                 ALL     k                  GROUP  shape[6] + k     TENSOR  shape[5] + k
+                                 MATRIX  shape[7] + k * batch + b
+                                 COL     shape[7] + M * batch + (k * batch + b) * cols + c
+                             (M: the number of MATRIX slots; in a GROUP or ALL pass numel, rows, cols and
+                             batch are 1, and TENSOR, MATRIX and COL results are not read)
     finish    [n, 6]         op (0 sum, 1 max, 2 min), source, stride, count, target, width:
                              results[target + j] = op over i < count of source[source + i * stride + j], j < width;
                              the source is `partials` in the first level and `results` in the second (over = group | all)
