@@ -9,6 +9,7 @@ here and nothing is typed: `m` is a `Name`, whatever it turns out to be.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from optdsl.source import Span
@@ -16,7 +17,18 @@ from optdsl.source import Span
 
 @dataclass(frozen=True)
 class Node:
+    """`span` covers the whole node, for an expression with the brackets round it."""
+
     span: Span
+
+
+def children(node: Node) -> Iterator[Node]:
+    """The nodes directly below `node`, in the order they are written in."""
+    for value in vars(node).values():
+        if isinstance(value, Node):
+            yield value
+        elif isinstance(value, tuple):
+            yield from (item for item in value if isinstance(item, Node))
 
 
 # ---------------------------------------------------------------- expressions
@@ -64,11 +76,15 @@ class Unary(Expr):
 
 @dataclass(frozen=True)
 class Binary(Expr):
-    """`op` is one of + - * / // % ^ @ and or."""
+    """`op` is one of + - * / // % ^ @ and or.
+
+    `parenthesised` tells `a * (b @ c)` from `a * b @ c`, which is an error on matrices.
+    """
 
     op: str
     left: Expr
     right: Expr
+    parenthesised: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,7 @@ class Argument(Node):
 
     name: str | None
     value: Expr
+    name_span: Span | None = None
 
 
 @dataclass(frozen=True)
@@ -174,8 +191,10 @@ class Input(Stmt):
 
 @dataclass(frozen=True)
 class StateItem(Node):
-    """`NAME [named "KEY"] [: SHAPE] [over group|all] [on host] [as STORAGE] [= EXPR]`, the parts in any order
-    but `= EXPR` last."""
+    """`NAME [named "KEY"] [: SHAPE] [over group|all] [on host] [as STORAGE] [= EXPR]`.
+
+    The parts stand in any order, but `= EXPR` last.
+    """
 
     name: str
     name_span: Span
@@ -305,6 +324,7 @@ class Parameter(Node):
 
     name: str
     default: Expr | None
+    name_span: Span
 
 
 @dataclass(frozen=True)
