@@ -162,6 +162,7 @@ class Rule:
     evaluated: Value | None = None
     reports: dict[str, Value] = field(default_factory=dict)
     reads_gradient: bool = True
+    static_conditions: tuple[Value, ...] = ()
 
     def state(self, name: str) -> StateDecl:
         return next(each for each in self.states if each.name == name)

@@ -1,0 +1,235 @@
+"""What is known while one rule is worked out: current values, frames, the path of conditions.
+
+Working out a rule is running it once on symbols. All that a statement can change (p, g, states,
+locals) lies in one dictionary, so that the two sides of an `if` are run on copies and merged by one
+function. Functions and inner rules are inlined: a call is a frame.
+
+Relies on: emit. Does not do: any construct of the language (expressions, calls, statements, rules).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from optdsl.diagnostics import Label, Sink
+from optdsl.frontend.bindings import NONE, POISON, Binding, Poison, Reported, Symbol, Undefined
+from optdsl.frontend.emit import Emitter
+from optdsl.frontend.scope import Scope as FileScope
+from optdsl.ir.nodes import (
+    AttributeDecl,
+    Builder,
+    Hyper,
+    InputDecl,
+    Requirement,
+    Scope,
+    StateDecl,
+    Value,
+)
+from optdsl.source import Span
+from optdsl.syntax import ast
+
+DEPTH = 64
+"""Calls nest at most this deep; functions cannot recurse to an end, having no data to end on."""
+
+Key = tuple[Any, ...]
+P: Key = ("p",)
+
+
+@dataclass
+class RuleFrame:
+    """One instance of a rule inside the whole: `inner` are the rules that a wrapper steps."""
+
+    number: int
+    item: ast.Item
+    inner: dict[str, Binding] = field(default_factory=dict)
+
+    @property
+    def gradient(self) -> Key:
+        return ("g", self.number)
+
+
+@dataclass
+class Frame:
+    """A body being run. `kind` is rule, def or transform; `call` is where it was called from."""
+
+    number: int
+    kind: str
+    scope: FileScope
+    rule: RuleFrame
+    call: Span | None = None
+    title: str = ""
+    result_name: str | None = None
+    states: list[str] = field(default_factory=list)
+
+    def local(self, name: str) -> Key:
+        return ("local", self.number, name)
+
+
+@dataclass(frozen=True)
+class StateSlot:
+    """What a state's name is bound to; its current value lies under ("state", name)."""
+
+    name: str
+
+
+@dataclass
+class Core:
+    sink: Sink
+    builder: Builder = field(default_factory=Builder)
+    store: dict[Key, Any] = field(default_factory=dict)
+    frames: list[Frame] = field(default_factory=list)
+    path: Scope = ()
+    device_depth: int = 0
+    loop_depth: int = 0
+    hypers: dict[str, Hyper] = field(default_factory=dict)
+    hyper_owner: dict[str, str] = field(default_factory=dict)
+    used_hypers: set[str] = field(default_factory=set)
+    attributes: dict[str, AttributeDecl] = field(default_factory=dict)
+    inputs: dict[str, InputDecl] = field(default_factory=dict)
+    states: dict[str, StateDecl] = field(default_factory=dict)
+    owners: dict[str, int] = field(default_factory=dict)
+    requirements: list[Requirement] = field(default_factory=list)
+    reports: dict[str, Value] = field(default_factory=dict)
+    evaluated: Value | None = None
+    counters: dict[str, int] = field(default_factory=dict)
+    static_conditions: list[Value] = field(default_factory=list)
+    emit: Emitter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.emit = Emitter(self.builder, self.sink, self.report)
+
+    # ------------------------------------------------------------ errors
+
+    def report(
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        text: str = "",
+        *more: Label,
+        help: str | None = None,  # noqa: A002
+    ) -> None:
+        """As Sink.error; an error inside a function is shown where the user's file calls it."""
+        notes = []
+        for frame in reversed(self.frames):
+            if frame.call is None:
+                break
+            if frame.scope.module.span.source is not self.frames[0].scope.module.span.source:
+                more = (Label(span, text or "here"), *more)
+                span, text = frame.call, f"in this call of `{frame_name(frame)}`"
+            else:
+                notes.append(f"in the call of `{frame_name(frame)}` at {frame.call}")
+        self.sink.error(code, message, span, text, *more, help=help, notes=notes)
+
+    def fail(
+        self, code: str, message: str, span: Span, text: str = "", *more: Label, help: str | None = None  # noqa: A002
+    ) -> NoReturn:
+        self.report(code, message, span, text, *more, help=help)
+        raise Reported
+
+    def warn(self, code: str, message: str, span: Span, text: str = "", help: str | None = None) -> None:  # noqa: A002
+        """A warning; one inside the standard library is the library's own affair and is dropped."""
+        if span.source is self.frames[0].scope.module.span.source:
+            self.sink.warning(code, message, span, text, help=help)
+
+    # ------------------------------------------------------------ frames and values
+
+    @property
+    def frame(self) -> Frame:
+        return self.frames[-1]
+
+    def number(self, what: str) -> int:
+        """A fresh number, in the order of the program."""
+        self.counters[what] = self.counters.get(what, 0) + 1
+        return self.counters[what]
+
+    @contextmanager
+    def entered(self, frame: Frame) -> Iterator[None]:
+        if len(self.frames) >= DEPTH:
+            assert frame.call is not None
+            self.fail("E230", f"calls nest more than {DEPTH} deep", frame.call, help="functions cannot recurse")
+        self.frames.append(frame)
+        try:
+            yield
+        finally:
+            self.frames.pop()
+
+    @contextmanager
+    def conditioned(self, condition: Value, side: bool) -> Iterator[None]:
+        """Statements run where `condition` is `side`."""
+        before, depth = self.path, self.device_depth
+        if condition.type.on_device:
+            self.device_depth += 1
+        else:
+            self.path = (*before, (condition, side))
+        try:
+            yield
+        finally:
+            self.path, self.device_depth = before, depth
+
+    def read(self, key: Key) -> Binding | None:
+        bound = self.store.get(key)
+        return self.store[("state", bound.name)] if isinstance(bound, StateSlot) else bound
+
+    # ------------------------------------------------------------ branches
+
+    def merge(
+        self, condition: Value, then: dict[Key, Any], otherwise: dict[Key, Any], span: Span
+    ) -> None:
+        """Make `store` what it is after both sides of an `if`."""
+        merged: dict[Key, Any] = {}
+        for key in dict.fromkeys([*then, *otherwise]):
+            merged[key] = self._merged(key, condition, then, otherwise, span)
+        self.store = merged
+
+    def _merged(
+        self, key: Key, condition: Value, then: dict[Key, Any], otherwise: dict[Key, Any], span: Span
+    ) -> Any:
+        a, b = then.get(key), otherwise.get(key)
+        if a is b or a == b:
+            return a
+        if key[0] == "state":
+            # A state that only one side declares keeps, on the other, what it has in memory.
+            a, b = (self.state_value(key[1]) if x is None else x for x in (a, b))
+        if a is None or b is None:
+            side = "only where the condition holds" if b is None else "only where the condition fails"
+            return Undefined(span, f"it is assigned {side}")
+        if isinstance(a, StateSlot) or isinstance(b, StateSlot):
+            a = then.get(("state", a.name)) if isinstance(a, StateSlot) else a
+            b = otherwise.get(("state", b.name)) if isinstance(b, StateSlot) else b
+        return self.select(condition, a, b, span)
+
+    def state_value(self, name: str) -> Value:
+        """The state as it lies in memory at the start of the step."""
+        state = self.states[name]
+        return self.builder.make("state", (), state.type, state.span, name=name)
+
+    def select(self, condition: Value, a: Binding, b: Binding, span: Span) -> Binding:
+        """`a` where the condition holds, else `b`; both must be values, or tuples of them."""
+        if isinstance(a, Value) and isinstance(b, Value):
+            try:
+                if condition.type.on_device:
+                    chosen = self.emit.map("where", [condition, a, b], span)
+                else:
+                    chosen = self.emit.choose(condition, a, b, span)
+            except Reported:
+                return POISON
+            if chosen.name is None and a.name == b.name and chosen is not a and chosen is not b:
+                chosen.name = a.name
+            return chosen
+        if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+            return tuple(self.select(condition, x, y, span) for x, y in zip(a, b, strict=True))
+        if isinstance(a, Poison) or isinstance(b, Poison):
+            return POISON
+        return Undefined(span, "the branches give it different kinds of values")
+
+
+def frame_name(frame: Frame) -> str:
+    return frame.title or frame.rule.item.name
+
+
+def is_none(binding: Binding | None) -> bool:
+    return binding is None or (isinstance(binding, Symbol) and binding == NONE)
