@@ -15,25 +15,18 @@ from dataclasses import dataclass
 from lark import Token, UnexpectedCharacters, UnexpectedToken
 
 from optdsl.diagnostics import did_you_mean
-from optdsl.syntax.tables import CLOSES, Blocks, Grammar, WrongIndentationError
-
-Failure = UnexpectedCharacters | UnexpectedToken | WrongIndentationError
+from optdsl.syntax.tables import CLOSES, Blocks, Grammar
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A diagnostic in offsets.
-
-    Parsing goes on after the statement that begins at `resume`, with `whole_block` after all that
-    follows at its depth.
-    """
+    """A diagnostic in offsets. Parsing goes on after the statement that begins at `resume`."""
 
     code: str
     message: str
     start: int
     end: int
     resume: int
-    whole_block: bool = False
     help: str | None = None
     more: tuple[tuple[int, int, str], ...] = ()
 
@@ -53,7 +46,7 @@ PHRASES = {
 SOFT = {"NAMED", "OVER", "GROUP", "ALL", "ON", "HOST", "AS", "FROM", "ROWS", "LAST", "FLAT"}
 OPERATORS = {"OR", "AND", "COMPARE", "IN", "MATCHES", "PLUS", "MINUS", "STAR", "TIMES", "CARET"}
 EXPRESSION = {"NAME", "NUMBER", "STRING", "TRUE", "FALSE", "NONE", "NOT", "MINUS", "LPAR", "LSQB"}
-LAYOUT = {"_NL", "_INDENT", "_DEDENT", "$END"}
+LAYOUT = {"_NL", "_DEDENT", "$END"}
 BRANCHES = {"ELSE": "IF", "ELIF": "IF", "OTHERWISE": "WHEN", "UNTIL": "REPEAT"}
 LOOKALIKES = {"while": "repeat", "class": "optimizer", "function": "def", "let": "state"}
 BRACKET = re.compile(r'"""([^"]|"(?!""))*"""|"[^"\n]*"|#[^\n]*|[()\[\]]')
@@ -118,14 +111,14 @@ class _Place:
         return Problem(code, message, self.start, self.end, self.resume, help=mend)
 
 
-def describe(failure: Failure, text: str, grammar: Grammar) -> Problem:
+def describe(
+    failure: UnexpectedCharacters | UnexpectedToken, text: str, grammar: Grammar
+) -> Problem:
     """What went wrong in `text`, just after the failure, when `grammar.blocks` still knows."""
-    if isinstance(failure, WrongIndentationError):
-        return _indentation(failure)
     if isinstance(failure, UnexpectedCharacters):
         return _characters(failure.pos_in_stream or 0, text, grammar)
     place = _Place(text, failure.token, frozenset(failure.accepts or ()), grammar)
-    for rule in (_unclosed, _unopened, _no_block, _too_deep, _stray_branch, _word_as_name):
+    for rule in (_unclosed, _unopened, _no_block, _stray_branch, _word_as_name):
         problem = rule(place)
         if problem:
             return problem
@@ -133,24 +126,7 @@ def describe(failure: Failure, text: str, grammar: Grammar) -> Problem:
     return place.problem("E110", f"expected {expected}, found {_found(place)}", _mend(place))
 
 
-# ---------------------------------------------------------------- lines and characters
-
-
-def _indentation(failure: WrongIndentationError) -> Problem:
-    start, column = failure.start, failure.column
-    if failure.levels == (0,):
-        message = f"the first line is indented by {column}"
-        mend = "begin it in the first column"
-        return Problem("E106", message, start, start + 1, start, whole_block=True, help=mend)
-    return Problem(
-        "E105",
-        f"this line is indented by {column}, as no block around it is",
-        start,
-        start + 1,
-        start,
-        whole_block=True,
-        help=f"indent it by {_listed([str(level) for level in failure.levels])}",
-    )
+# ---------------------------------------------------------------- characters
 
 
 def _characters(start: int, text: str, grammar: Grammar) -> Problem:
@@ -233,14 +209,6 @@ def _no_block(place: _Place) -> Problem | None:
     return Problem("E107", message, start, last.end_pos or 0, start)
 
 
-def _too_deep(place: _Place) -> Problem | None:
-    if place.token.type != "_INDENT":
-        return None
-    start = place.start
-    message = "this line is indented, but the line before it begins no block"
-    return Problem("E106", message, start, start + 1, start, whole_block=True)
-
-
 def _stray_branch(place: _Place) -> Problem | None:
     kind = place.token.type
     if kind not in BRANCHES or place.blocks.first is not place.token:
@@ -283,10 +251,10 @@ def _expected(accepts: frozenset[str], spelled: Mapping[str, str]) -> list[str]:
         left -= {"LSQB", "COMMA", "EQUAL"}
     if "NUMBER" in left:
         phrases.append("an expression")
-        left -= EXPRESSION | SOFT
-    if "NAME" in left:
+        left -= EXPRESSION | SOFT | {"STAR"}
+    elif "NAME" in left:
         left -= SOFT
-    if left >= {"CARET", "PLUS"} or left >= {"OR", "AND"}:
+    elif left & OPERATORS - {"IN"}:
         phrases.append("an operator")
         left -= OPERATORS | {"LPAR", "LSQB", "TRANSPOSE"}
     order = sorted(left, key=lambda kind: (kind.startswith("_"), kind))
@@ -315,16 +283,20 @@ def _mend(place: _Place) -> str | None:
     """The likely way out of an unexpected token, or None."""
     token, last, first = place.token, place.blocks.last, place.blocks.first
     before = "" if last is None else last.type
+    if "AUGMENT" in place.accepts and token.type in ("STAR", "TIMES", "CARET"):
+        return "only + - * / have a short form: `x = x^2`"
     if token.type == "STAR" and before == "STAR":
         return "powers are written `x^n`"
     if token.type == "EQUAL" and before in ("TIMES", "CARET"):
-        return f"write `x = x {last} …`; only + - * / have a short form"
+        return "only + - * / have a short form: `x = x // y`"
     if token.type == "EQUAL" and "COMPARE" in place.accepts:
         return "`=` assigns, `==` compares"
     if token.type == "AUGMENT" and "EQUAL" in place.accepts:
         return f"`{token}` updates one name"
     if token.type == "IF":
         return "a choice inside an expression is `where(condition, a, b)`"
+    if before == "IMPORT":
+        return "a path relative to this file, in double quotes"
     if token.type == "PLUS":
         return "a sign `+` is left out"
     if token.type == "DOCSTRING":

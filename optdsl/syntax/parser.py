@@ -18,7 +18,7 @@ from optdsl.diagnostics import Label, Sink
 from optdsl.source import Source, Span
 from optdsl.syntax import ast
 from optdsl.syntax.errors import Problem, describe
-from optdsl.syntax.tables import Grammar, WrongIndentationError, column
+from optdsl.syntax.tables import Blocks, Grammar, column
 
 MAX_DEPTH = 100  # nesting of blocks and expressions; later passes recurse a few calls per level
 MAX_ERRORS = 50  # each costs another parse of the text
@@ -33,19 +33,10 @@ def parse(source: Source, sink: Sink) -> ast.Module:
     Never raises for what is in the text: every fault is a diagnostic with a position.
     """
     with _lock:
-        grammar = _grammar()
-        module, faulty = _parse(source, sink, grammar)
-        for offset in grammar.blocks.tabs[:1]:
-            count = len(grammar.blocks.tabs)
-            notes = [f"{count} lines of this file are indented by tabs"] if count > 1 else []
-            mend = "indent with four spaces"
-            span = Span(source, offset, offset + 1)
-            sink.error("E104", "a tab in the indentation", span, help=mend, notes=notes)
-            faulty = True
-    if not faulty and not module.imports and not module.items:
-        span = Span(source, 0, 0)
+        module, whole = _parse(source, sink, _grammar())
+    if whole and not module.imports and not module.items:
         mend = "a rule begins with `optimizer NAME(lr = 1e-3):`"
-        sink.error("E116", "this file defines nothing", span, help=mend)
+        sink.error("E116", "this file defines nothing", Span(source, 0, 0), help=mend)
     return _without_deep_items(module, sink)
 
 
@@ -59,23 +50,27 @@ def tokens(source: Source) -> list[Token]:
 
 
 def _parse(source: Source, sink: Sink, grammar: Grammar) -> tuple[ast.Module, bool]:
-    """Parse; at an error blank the statement out and parse again, which keeps every offset."""
+    """The tree, and whether it is the whole text's.
+
+    At an error the statement is blanked out and the text parsed again, which keeps every offset.
+    """
     text = original = _prepared(source.text)
     grammar.builder.begin(source, sink)
     for _ in range(MAX_ERRORS):
         try:
             module = grammar.lark.parse(text)
-        except (UnexpectedCharacters, UnexpectedToken, WrongIndentationError) as failure:
+        except (UnexpectedCharacters, UnexpectedToken) as failure:
             problem = describe(failure, text, grammar)
         else:
             assert isinstance(module, ast.Module)
-            return module, text != original
-        # The body of this header was there, and was blanked out.
-        emptied = problem.code == "E107" and _has_body(original, problem)
-        if not emptied:
+            _report_layout(grammar.blocks, source, sink)
+            return module, text == original
+        # A header is innocent if its body was there, and was blanked out.
+        if problem.code != "E107" or not _has_body(original, problem):
             _report(problem, source, sink)
         text = _blanked(text, problem, grammar)
-    return ast.Module(Span(source, 0, len(source.text)), None, (), ()), True
+    _report_layout(grammar.blocks, source, sink)
+    return ast.Module(Span(source, 0, len(source.text)), None, (), ()), False
 
 
 def _prepared(text: str) -> str:
@@ -91,21 +86,29 @@ def _report(problem: Problem, source: Source, sink: Sink) -> None:
     sink.error(problem.code, problem.message, span, "", *more, help=problem.help)
 
 
+def _report_layout(blocks: Blocks, source: Source, sink: Sink) -> None:
+    for fault in blocks.faults:
+        span = Span(source, fault.start, fault.start + 1)
+        sink.error(fault.code, fault.message, span, help=fault.help)
+    for offset in blocks.tabs[:1]:
+        count = len(blocks.tabs)
+        notes = [f"{count} lines of this file are indented by tabs"] if count > 1 else []
+        span, mend = Span(source, offset, offset + 1), "indent with four spaces"
+        sink.error("E104", "a tab in the indentation", span, help=mend, notes=notes)
+
+
 def _has_body(original: str, header: Problem) -> bool:
     """Whether the next line of code is deeper than the header."""
-    following = re.compile(r"\n[ \t]*(?=[^\s#])").search(original, header.end)
-    return following is not None and column(original, following.end()) > column(
-        original, header.resume
-    )
+    code = re.compile(r"\n[ \t]*(?=[^\s#])").search(original, header.end)
+    return code is not None and column(original, code.end()) > column(original, header.resume)
 
 
 def _blanked(text: str, problem: Problem, grammar: Grammar) -> str:
     start = problem.resume
-    end = max(grammar.extent(text, start, problem.whole_block), start + 1)
     if problem.code == "E102" and text.startswith('"""', problem.start):
-        # What follows is prose: go on at the next definition.
-        following = grammar.definition.search(text, problem.start)
-        end = following.start() if following else len(text)
+        end = grammar.next_definition(text, start)  # what follows is prose
+    else:
+        end = grammar.extent(text, start)
     return text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
 
 
@@ -119,9 +122,8 @@ def _without_deep_items(module: ast.Module, sink: Sink) -> ast.Module:
             continue
         message = f"nested more than {MAX_DEPTH} deep"
         mend = "give a name to a part of it"
-        sink.error(
-            "E115", message, Span(deep.span.source, deep.span.start, deep.span.start + 1), help=mend
-        )
+        start = Span(deep.span.source, deep.span.start, deep.span.start + 1)
+        sink.error("E115", message, start, help=mend)
     return dataclasses.replace(module, items=tuple(kept))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import lark
@@ -24,22 +25,22 @@ TAB = 4  # columns a tab counts for, so that a file of tabs gives one error and 
 CLOSES = {"LPAR": "RPAR", "LSQB": "RSQB"}
 
 
-class WrongIndentationError(Exception):
-    """A line begins at a column where none may begin: deeper than all, or between two levels."""
+@dataclass(frozen=True)
+class Fault:
+    """A line at a wrong column. It is read as part of the block it most likely belongs to."""
 
-    def __init__(self, start: int, column: int, levels: tuple[int, ...]) -> None:
-        super().__init__(start, column, levels)
-        self.start = start
-        self.column = column
-        self.levels = levels
+    code: str
+    message: str
+    start: int
+    help: str | None = None
 
 
 class Blocks(Indenter):
     """Adds _INDENT and _DEDENT, drops line ends inside brackets.
 
     `open` are the brackets not yet closed, `first` and `last` the first token of the logical line
-    and the last token seen, `header` the first and last token of the line before, `tabs` the
-    offsets of lines indented by tabs.
+    and the last token seen, `header` the first and last token of the line before; `faults` and
+    `tabs` (the offsets of tabs in indentation) are what was wrong so far.
     """
 
     NL_type = "_NL"
@@ -50,12 +51,14 @@ class Blocks(Indenter):
     tab_len = TAB
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
-        self.levels = [0]
+        # The columns of the blocks around the line, and whether the parser knows of each.
+        self.levels = [(0, True)]
         self.open: list[Token] = []
         self.first: Token | None = None
         self.last: Token | None = None
         self.header: tuple[Token, Token] | None = None
         self.tabs: list[int] = []
+        self.faults: list[Fault] = []
         return self._tokens(stream)
 
     def _tokens(self, stream: Iterator[Token]) -> Iterator[Token]:
@@ -90,16 +93,36 @@ class Blocks(Indenter):
 
     def _begin(self, start: int, column: int) -> Iterator[Token]:
         """The tokens that a line beginning at `start`, in `column` from 0, opens or closes."""
-        if column > self.levels[-1]:
-            if self.last is None:
-                raise WrongIndentationError(start, column, (0,))
-            self.levels.append(column)
-            yield Token("_INDENT", "", start, end_pos=start)
-        elif column not in self.levels:
-            raise WrongIndentationError(start, column, tuple(self.levels))
-        while column < self.levels[-1]:
-            self.levels.pop()
-            yield Token("_DEDENT", "", start, end_pos=start)
+        if self.last is None:
+            if column:
+                self._fault("E106", f"the first line is indented by {column}", start)
+            self.levels = [(column, True)]
+            return
+        columns = [level for level, _ in self.levels]
+        if column > columns[-1]:
+            known = self.last.type == "COLON"
+            self.levels.append((column, known))
+            if known:
+                yield Token("_INDENT", "", start, end_pos=start)
+            else:
+                message = "this line is indented, but the line before it begins no block"
+                self._fault("E106", message, start)
+            return
+        if column < columns[0]:  # the first line was at fault
+            columns[0] = column
+            self.levels[0] = (column, True)
+        if column not in columns:
+            around = " or ".join(str(level) for level in columns)
+            message = f"this line is indented by {column}, as no block around it is"
+            self._fault("E105", message, start, f"indent it by {around}")
+            column = min(level for level in columns if level > column)
+        while column < self.levels[-1][0]:
+            _, known = self.levels.pop()
+            if known:
+                yield Token("_DEDENT", "", start, end_pos=start)
+
+    def _fault(self, code: str, message: str, start: int, mend: str | None = None) -> None:
+        self.faults.append(Fault(code, message, start, mend))
 
 
 class Grammar:
@@ -133,17 +156,24 @@ class Grammar:
         definitions = "|".join(
             self.spelled[name] for name in ("OPTIMIZER", "WRAPPER", "TRANSFORM", "DEF", "IMPORT")
         )
-        self.definition = re.compile(rf"^({definitions})\b", re.MULTILINE)
+        self._definition = re.compile(rf"^({definitions})\b", re.MULTILINE)
         branches = "|".join(self.spelled[name] for name in ("ELSE", "ELIF", "OTHERWISE"))
         self._continues = re.compile(rf"[)\]]|({branches})\b")
 
-    def extent(self, text: str, start: int, whole_block: bool = False) -> int:
+    def next_definition(self, text: str, start: int) -> int:
+        """The first line from `start` on that begins with the word of a definition."""
+        following = self._definition.search(text, start)
+        return following.start() if following else len(text)
+
+    def extent(self, text: str, start: int) -> int:
         """Where the statement that begins at `start` ends, judged by indentation alone.
 
         Its lines are the deeper ones that follow, with the branches and the closing brackets that
-        are as deep; with `whole_block` all that are as deep.
+        are as deep. In the first column it is a definition, and ends where the next one begins.
         """
         own = column(text, start)
+        if own == 0:
+            return self.next_definition(text, start + 1)
         end = text.find("\n", start)
         while 0 <= end < len(text) - 1:
             begin = end + 1
@@ -153,8 +183,7 @@ class Grammar:
             if not code.strip() or code.startswith("#"):
                 continue
             depth = column(text, begin + len(line) - len(code))
-            same = whole_block or self._continues.match(code)
-            if depth < own or (depth == own and not same):
+            if depth < own or (depth == own and not self._continues.match(code)):
                 return begin - 1
         return len(text) if end < 0 else end
 
