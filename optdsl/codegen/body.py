@@ -1,8 +1,8 @@
 """A kernel pass as lines of one target: which are computed once a task, a row, an element.
 
-Input: a pass of a plan, the column of the op table, and a function that spells leaves. Output: lines
-`name = expression` with the place in the rule file that each comes from. Values used once and not
-named by the rule are written inside their user's line, in parentheses; the rest keep the rule's names.
+Input: a pass of a plan, the column of the op table, and a function that spells leaves. Output:
+lines `name = expression` with the place in the rule file that each comes from. Values used once
+and not named by the rule are written inside their user's line; the rest keep the rule's names.
 
 Relies on: the schedule, which has put every value's operands within the pass's reach.
 Does not do: loops, loads' addresses, types of variables (the target's printer and template).
@@ -21,21 +21,28 @@ from optdsl.ops import OPS
 from optdsl.schedule.plan import Domain, KernelPass, Phase, Reduction, Store, domain_of
 from optdsl.types import DType
 
-C_WORDS = frozenset(
-    """auto break case char const continue default do double else enum extern float for goto if inline
-    int long register restrict return short signed sizeof static struct switch typedef union unsigned
-    void volatile while task tensor lo hi i r c n rows cols batch b numel scalars results partials
-    shape pointers asm typeof main""".split()
-)
+C_WORDS = """
+auto break case char const continue default do double else enum extern float for goto if inline int
+long register restrict return short signed sizeof static struct switch typedef union unsigned void
+volatile while asm typeof main real param NAN INFINITY
+task shape pointers scalars partials results tensor lo hi i r c n b start stop row closed
+rows cols batch numel
+"""
 PYTHON_WORDS = frozenset(keyword.kwlist) | frozenset(keyword.softkwlist)
-TRITON_WORDS = frozenset("tl triton mask tail offsets BLOCK range print len min max abs".split())
-RESERVED = C_WORDS | PYTHON_WORDS | TRITON_WORDS
+TRITON_WORDS = "tl triton mask tail offsets BLOCK range print len min max abs"
+FUNCTIONS = frozenset(
+    name
+    for op in OPS.values()
+    for text in (op.c, op.triton)
+    for name in re.findall(r"\b(?<!\.)(\w+)\(", text)
+)
+RESERVED = PYTHON_WORDS | FUNCTIONS | set(C_WORDS.split()) | set(TRITON_WORDS.split())
 """Names that a generated line never uses; a rule's variable of that name gets an underscore."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """`name = expression`, with the rule's place in `comment`. `boolean` where it is a condition."""
+    """`name = expression`, with the rule's place in `comment`; `boolean` for a condition."""
 
     name: str
     expression: str
@@ -46,7 +53,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Sink:
-    """A reduction or store and the name of the value it takes; `level` is task, row or element."""
+    """A reduction or store and the value it takes, a name or an expression that needs no
+    parentheses around it; `level` is task, row or element."""
 
     what: Reduction | Store
     name: str
@@ -84,8 +92,10 @@ class _Writer:
     column: str
     view: str
     leaf: Callable[[Value], str]
+    taken: set[str]
     names: dict[Value, str] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
+    loads: set[str] = field(default_factory=set)
+    row_names: dict[Value, str] = field(default_factory=dict)
 
     def level(self, value: Value) -> str:
         """task, row or element: how often `value` changes."""
@@ -109,39 +119,75 @@ class _Writer:
 
     def name(self, value: Value, fallback: str) -> str:
         hint = identifier(value.name or fallback)
-        if value.op != "load" and hint in self.taken:
+        if value.op != "load" and hint in self.loads:
             hint = f"{hint}_new"
         name, count = hint, 2
         while name in self.taken:
             name, count = f"{hint}{count}", count + 1
         self.taken.add(name)
         self.names[value] = name
+        if value.op == "load":
+            self.loads.add(name)
         return name
 
     def expression(self, value: Value) -> str:
         """The text of `value` over its operands' names or, inlined, their expressions."""
+        if value.op == "full":  # one number for all: every target broadcasts
+            return self.operand(value.args[0])
         if OPS[value.op].kind in ("leaf", "control"):
             return self.leaf(value)
+        return fill_text(self.text(value), [self.operand(arg) for arg in value.args])
+
+    def text(self, value: Value) -> str:
         text: str = getattr(OPS[value.op], self.column)
-        return fill_text(text, [self.atom(arg) for arg in value.args])
+        return text
+
+    def operand(self, value: Value) -> str:
+        return self.names.get(value) or self.expression(value)
 
     def atom(self, value: Value) -> str:
-        if value in self.names:
-            return self.names[value]
-        text = self.expression(value)
+        text = self.operand(value)
         return text if is_atom(text) else f"({text})"
 
 
 def fill_text(text: str, operands: list[str]) -> str:
-    """`text` with {0}, {1}, ... replaced; {f} is left for the target."""
-    return re.sub(r"\{(\d)\}", lambda match: operands[int(match[1])], text)
+    """`text` with {0}, {1}, ... replaced, in parentheses where the target's grammar needs them."""
+    infix = re.fullmatch(r"\{0\} ([-+*/]) \{1\}", text)
+    if infix:
+        level = _STRENGTH[infix[1]]
+        left = operands[0] if strength(operands[0]) >= level else f"({operands[0]})"
+        right = operands[1] if strength(operands[1]) > level else f"({operands[1]})"
+        return f"{left} {infix[1]} {right}"
+
+    def fill(match: re.Match[str]) -> str:
+        operand = operands[int(match[1])]
+        before, after = text[: match.start()].rstrip(), text[match.end() :].lstrip()
+        alone = before.endswith(("(", ",")) and after.startswith((")", ","))
+        return operand if alone or is_atom(operand) else f"({operand})"
+
+    return re.sub(r"\{(\d)\}", fill, text)
+
+
+_STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2}
+
+
+def strength(text: str) -> int:
+    """How tightly `text` holds together: 3 an atom, 2 a product, 1 a sum, 0 anything else."""
+    if is_atom(text):
+        return 3
+    depth, weakest = 0, 2
+    for word in re.findall(r"[\w.]+|[()]|[^\w\s()]+", text):
+        depth += (word == "(") - (word == ")")
+        if depth == 0 and word not in "()" and not re.match(r"[\w.]", word):
+            weakest = min(weakest, _STRENGTH.get(word, 0))
+    return 0 if text.startswith("-") else weakest
 
 
 def is_atom(text: str) -> bool:
     """A name, a number, a call or something wholly in parentheses: needs none around it."""
-    if re.fullmatch(r"[\w.]+", text):
+    if re.fullmatch(r"[\w.]+|\d[\w.]*e-\d+", text):
         return True
-    match = re.match(r"[\w.{}]*\(", text)
+    match = re.match(r"[\w.]*\(", text)
     if not match or not text.endswith(")"):
         return False
     depth = 0
@@ -153,17 +199,22 @@ def is_atom(text: str) -> bool:
 
 
 def write_body(
-    kernel: KernelPass, column: str, view: str, leaf: Callable[[Value], str]
+    kernel: KernelPass,
+    column: str,
+    view: str,
+    leaf: Callable[[Value], str],
+    taken: Iterable[str] = (),
 ) -> Body:
-    """The lines of `kernel` for the target whose texts stand in `column` of the op table."""
-    writer = _Writer(kernel, column, view, leaf)
+    """The lines of `kernel` for the target whose texts stand in `column` of the op table. `taken`
+    are names that the target's frame uses."""
+    writer = _Writer(kernel, column, view, leaf, set(taken))
     sinks = [_sinks(phase) for phase in kernel.phases]
     slices = [reachable(each.value for each in group) for group in sinks]
     for load in (v for part in slices for v in part if v.op == "load"):
         if load not in writer.names:
             writer.name(load, load.attr("buffer"))
     everything = reachable(each.value for group in sinks for each in group)
-    named = _named(everything, sinks)
+    named = _named(writer, everything, sinks)
     task = _lines(writer, [v for v in everything if writer.level(v) == "task"], named)
     phases = []
     for phase, part in zip(kernel.phases, slices, strict=True):
@@ -180,6 +231,9 @@ def write_body(
             )
         )
         writer.names, writer.taken = before
+        # A row's name keeps its value in later phases: a loop there may not reuse it (Triton).
+        writer.row_names.update({line.value: line.name for line in row})
+        writer.taken |= {line.name for line in row}
     return Body(task, tuple(phases))
 
 
@@ -191,20 +245,24 @@ def _written(writer: _Writer, sinks: Iterable[Reduction | Store]) -> tuple[Sink,
     return tuple(Sink(each, writer.atom(each.value), writer.level(each.value)) for each in sinks)
 
 
-def _named(values: list[Value], sinks: list[list[Reduction | Store]]) -> set[Value]:
+def _named(
+    writer: _Writer, values: list[Value], sinks: list[list[Reduction | Store]]
+) -> set[Value]:
     """Values that get a line of their own: leaves in memory, what the rule names, what is used
-    more than once (also inside one text, as lerp's first operand is), and every sink."""
-    uses: Counter[Value] = Counter()
+    more than once (also inside one text, as lerp's first operand is) and what changes less often
+    than its user does."""
+    uses = Counter(each.value for group in sinks for each in group)
     for value in values:
         for position, arg in enumerate(value.args):
             texts = (OPS[value.op].c, OPS[value.op].triton)
             uses[arg] += max([1, *(text.count(f"{{{position}}}") for text in texts)])
-    results = {each.value for group in sinks for each in group}
+            if arg.args and writer.level(arg) != writer.level(value):
+                uses[arg] += 2
     return {
         v
         for v in values
         if v.op in ("load", "scalar", "result", "row_result")
-        or (v.op not in ("const", "size") and (v.name or uses[v] > 1 or v in results))
+        or (v.op not in ("const", "size", "full") and (v.name or uses[v] > 1))
     }
 
 
@@ -214,6 +272,8 @@ def _lines(writer: _Writer, values: list[Value], named: set[Value]) -> tuple[Lin
         if value not in named:
             continue
         expression = writer.expression(value)
+        if value in writer.row_names:
+            writer.names[value] = writer.row_names[value]
         name = writer.names.get(value) or writer.name(value, _fallback(value))
         comment = ""
         if value.span is not None:
@@ -222,9 +282,28 @@ def _lines(writer: _Writer, values: list[Value], named: set[Value]) -> tuple[Lin
     return tuple(lines)
 
 
+_NOUNS = {
+    "add": "total",
+    "sub": "difference",
+    "mul": "product",
+    "div": "ratio",
+    "neg": "negative",
+    "abs": "size",
+    "sqrt": "root",
+    "fma": "total",
+    "lerp": "mean",
+    "min": "bound",
+    "max": "bound",
+    "where": "chosen",
+}
+
+
 def _fallback(value: Value) -> str:
+    """What a value is called that the rule gives no name."""
     if value.op == "scalar":
         return f"s{value.attr('index')}"
     if value.op in ("result", "row_result"):
         return str(value.attr("slot"))
-    return value.op
+    if value.op == "mul" and value.args[0] is value.args[1]:
+        return "square"
+    return _NOUNS.get(value.op, "condition" if value.type.dtype is DType.BOOL else "value")
