@@ -6,9 +6,8 @@ constant folder, printers, cost model, error bounds, property tests and the refe
 from these rows; a missing column is an error at import, not a silent gap. A composite (norm, lerp of
 two tensors by name, newton_schulz) is written in the language itself, in std/std.opt.
 
-Texts hold `{0}`, `{1}`, ... for the operands, always atoms. In C, `{f}` is "f" where values are
-float and "" where they are double. In Triton, functions without a prefix come from
-runtime/triton_math.py.
+Texts hold `{0}`, `{1}`, ... for the operands. Functions in C come from templates/cpu/module.c.j2,
+for float or double alike; in Triton those without a prefix from runtime/triton_math.py.
 
 `error` is the bound in ulps of the result (float32 or float64 alike) that every target keeps for one
 application; `flops` is what the cost model counts.
@@ -94,83 +93,83 @@ _MAPS = [
     ),
     _map(
         "floordiv", 2, "division rounded down", "torch.floor_divide({0}, {1})", "floordiv({0}, {1})",
-        "__builtin_floor{f}({0} / {1})", "tl.floor(div({0}, {1}))", flops=5, error=1.0,
+        "floor({0} / {1})", "tl.floor(div({0}, {1}))", flops=5, error=1.0,
     ),
     _map(
         "mod", 2, "x - y * floor(x / y)", "torch.remainder({0}, {1})", "mod({0}, {1})",
-        "{0} - {1} * __builtin_floor{f}({0} / {1})", "{0} - {1} * tl.floor(div({0}, {1}))",
+        "{0} - {1} * floor({0} / {1})", "{0} - {1} * tl.floor(div({0}, {1}))",
         flops=7, error=2.0,
     ),
     _map("neg", 1, "the negative", "-{0}", "-{0}", "-{0}", "-{0}", error=0.0),
     _map(
-        "abs", 1, "absolute value", "torch.abs({0})", "abs({0})", "__builtin_fabs{f}({0})",
+        "abs", 1, "absolute value", "torch.abs({0})", "abs({0})", "fabs({0})",
         "tl.abs({0})", error=0.0,
     ),
     _map(
-        "sqrt", 1, "square root", "torch.sqrt({0})", "sqrt({0})", "__builtin_sqrt{f}({0})",
+        "sqrt", 1, "square root", "torch.sqrt({0})", "sqrt({0})", "sqrt({0})",
         "sqrt({0})", flops=4, result=Result.REAL,
     ),
     _map(
-        "exp", 1, "e to the x", "torch.exp({0})", "exp({0})", "__builtin_exp{f}({0})",
+        "exp", 1, "e to the x", "torch.exp({0})", "exp({0})", "exp({0})",
         "tl.exp({0})", flops=10, error=2.0, result=Result.REAL,
     ),
     _map(
-        "log", 1, "natural logarithm", "torch.log({0})", "log({0})", "__builtin_log{f}({0})",
+        "log", 1, "natural logarithm", "torch.log({0})", "log({0})", "log({0})",
         "tl.log({0})", flops=10, error=2.0, result=Result.REAL,
     ),
     _map(
-        "sin", 1, "sine, in radians", "torch.sin({0})", "sin({0})", "__builtin_sin{f}({0})",
+        "sin", 1, "sine, in radians", "torch.sin({0})", "sin({0})", "sin({0})",
         "tl.sin({0})", flops=15, error=2.0, result=Result.REAL,
     ),
     _map(
-        "cos", 1, "cosine, in radians", "torch.cos({0})", "cos({0})", "__builtin_cos{f}({0})",
+        "cos", 1, "cosine, in radians", "torch.cos({0})", "cos({0})", "cos({0})",
         "tl.cos({0})", flops=15, error=2.0, result=Result.REAL,
     ),
     _map(
-        "tanh", 1, "hyperbolic tangent", "torch.tanh({0})", "tanh({0})", "__builtin_tanh{f}({0})",
+        "tanh", 1, "hyperbolic tangent", "torch.tanh({0})", "tanh({0})", "tanh({0})",
         "tanh({0})", flops=15, error=4.0, result=Result.REAL,
     ),
     # A power with a literal exponent of at most 4 becomes multiplications; this is the rest.
     _map(
         "pow", 2, "x to the y", "torch.pow({0}, {1})", "power({0}, {1})",
-        "__builtin_pow{f}({0}, {1})", "power({0}, {1})", flops=25, error=128.0,
+        "pow({0}, {1})", "power({0}, {1})", flops=25, error=128.0,
     ),
     _map(
         "sign", 1, "-1, 0 or 1; 0 for 0", "torch.sign({0})", "sign({0})",
-        "((__typeof__({0}))({0} > 0) - (__typeof__({0}))({0} < 0))", "sign({0})", flops=2, error=0.0,
+        "sign({0})", "sign({0})", flops=2, error=0.0,
     ),
     _map(
-        "floor", 1, "rounded down", "torch.floor({0})", "floor({0})", "__builtin_floor{f}({0})",
+        "floor", 1, "rounded down", "torch.floor({0})", "floor({0})", "floor({0})",
         "tl.floor({0})", error=0.0,
     ),
     _map(
-        "ceil", 1, "rounded up", "torch.ceil({0})", "ceil({0})", "__builtin_ceil{f}({0})",
+        "ceil", 1, "rounded up", "torch.ceil({0})", "ceil({0})", "ceil({0})",
         "tl.ceil({0})", error=0.0,
     ),
     _map(
         "round", 1, "to the nearest integer, ties to even", "torch.round({0})", "round_even({0})",
-        "__builtin_rint{f}({0})", "round_even({0})", error=0.0,
+        "rint({0})", "round_even({0})", error=0.0,
     ),
     # NaN where either operand is NaN, on every target.
     _map(
         "min", 2, "the smaller; NaN where either is", "torch.minimum({0}, {1})",
-        "minimum({0}, {1})", "(({0} < {1}) | ({0} != {0}) ? {0} : {1})",
+        "minimum({0}, {1})", "smaller({0}, {1})",
         "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", error=0.0, commutative=True,
     ),
     _map(
         "max", 2, "the larger; NaN where either is", "torch.maximum({0}, {1})",
-        "maximum({0}, {1})", "(({0} > {1}) | ({0} != {0}) ? {0} : {1})",
+        "maximum({0}, {1})", "larger({0}, {1})",
         "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", error=0.0, commutative=True,
     ),
     # One rounding: fma is meant where it is written, -ffp-contract=off forbids any other.
     _map(
         "fma", 3, "x * y + z with one rounding", "{0} * {1} + {2}", "fma({0}, {1}, {2})",
-        "__builtin_fma{f}({0}, {1}, {2})", "tl.fma({0}, {1}, {2})", flops=2,
+        "fma({0}, {1}, {2})", "tl.fma({0}, {1}, {2})", flops=2,
     ),
     _map(
         "lerp", 3, "x + w * (y - x): from x, the fraction w of the way to y",
         "{0} + {2} * ({1} - {0})", "lerp({0}, {1}, {2})",
-        "__builtin_fma{f}({2}, {1} - {0}, {0})", "tl.fma({2}, {1} - {0}, {0})", flops=3, error=1.5,
+        "fma({2}, {1} - {0}, {0})", "tl.fma({2}, {1} - {0}, {0})", flops=3, error=1.5,
     ),
     _map(
         "where", 3, "the second operand where the first holds, else the third",
@@ -197,7 +196,7 @@ _MAPS = [
     ),
     _map(
         "isfinite", 1, "neither Inf nor NaN", "torch.isfinite({0})", "isfinite({0})",
-        "(__builtin_fabs{f}({0}) <= __FLT_MAX__)", "isfinite({0})", error=0.0, result=Result.BOOL,
+        "isfinite({0})", "isfinite({0})", error=0.0, result=Result.BOOL,
     ),
 ]
 
@@ -207,13 +206,13 @@ _REDUCTIONS = [
     Op("sum", Kind.REDUCE, 1, "sum", "torch.sum", "", "{0} + {1}", "{0} + {1}", 1, 0.5, identity=0.0),
     Op(
         "max_of", Kind.REDUCE, 1, "largest; NaN where any is", "torch.amax", "",
-        "(({1} > {0}) | ({1} != {1}) ? {1} : {0})",
+        "larger({0}, {1})",
         "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", 1, 0.0,
         identity=float("-inf"),
     ),
     Op(
         "min_of", Kind.REDUCE, 1, "smallest; NaN where any is", "torch.amin", "",
-        "(({1} < {0}) | ({1} != {1}) ? {1} : {0})",
+        "smaller({0}, {1})",
         "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", 1, 0.0,
         identity=float("inf"),
     ),
@@ -297,10 +296,9 @@ _CONTROLS = [
 _CLOSURES = [
     _leaf("loss_at", "the closure's loss with the parameters at the operand", Kind.CLOSURE, 1),
     _leaf("grad_at", "the closure's gradient with the parameters at the operand", Kind.CLOSURE, 1),
-    _leaf("worker_mean", "mean over the process group", Kind.CLOSURE, 1),
     _leaf("worker_sum", "sum over the process group", Kind.CLOSURE, 1),
     _leaf("worker_max", "maximum over the process group", Kind.CLOSURE, 1),
-    _leaf("worker_var", "variance over the process group", Kind.CLOSURE, 1),
+    _leaf("worker_min", "minimum over the process group", Kind.CLOSURE, 1),
     _leaf("gather", "[workers, *x]: the value of each worker", Kind.CLOSURE, 1),
     _leaf("workers", "the number of workers", Kind.LEAF),
     _leaf("rank", "this worker's number", Kind.LEAF),
