@@ -25,7 +25,7 @@ C_WORDS = """
 auto break case char const continue default do double else enum extern float for goto if inline int
 long register restrict return short signed sizeof static struct switch typedef union unsigned void
 volatile while asm typeof main real param NAN INFINITY
-task shape pointers scalars partials results tensor lo hi i r c n b start stop row closed
+task shape pointers scalars partials results tensor lo hi i r c n b start stop base closed
 rows cols batch numel
 """
 PYTHON_WORDS = frozenset(keyword.kwlist) | frozenset(keyword.softkwlist)
