@@ -466,7 +466,7 @@ class Statements(Calls):
         results = [self.emit.broadcast(r, a.type, span) if a.type.on_device else r
                    for r, a in zip(results, args, strict=True)]
         info = LoopBody(tuple(args), tuple(results), condition, counter)
-        kind = Type(Instances.CONST, SCALAR, Place.DEVICE, DType.REAL)
+        kind = Type(Instances.PARAM, SCALAR, Place.DEVICE, DType.REAL)
         loop = self.builder.make("loop", (count, *initial), kind, span, body=info)
         for i, key in enumerate(keys):
             result = self.builder.make("loop_result", (loop,), args[i].type, span, index=i)
