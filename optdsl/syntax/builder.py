@@ -7,7 +7,6 @@ Does not do: look names up, type anything, or stop at an error (it goes to the s
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
 from typing import NamedTuple
@@ -338,8 +337,8 @@ class Builder(Transformer[Token, ast.Module]):
     def group(self, start: Token, inner: ast.Expr, end: Token) -> ast.Expr:
         span = self._span(start, end)
         if isinstance(inner, ast.Binary):
-            return dataclasses.replace(inner, span=span, parenthesised=True)
-        return dataclasses.replace(inner, span=span)
+            return inner.replace(span=span, parenthesised=True)
+        return inner.replace(span=span)
 
     def literal(self, shape: ast.Shape) -> ast.ShapeLiteral:
         return ast.ShapeLiteral(shape.span, shape)

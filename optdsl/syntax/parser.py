@@ -7,7 +7,6 @@ Does not do: names, types, reading files.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 import threading
@@ -124,7 +123,7 @@ def _without_deep_items(module: ast.Module, sink: Sink) -> ast.Module:
         mend = "give a name to a part of it"
         start = Span(deep.span.source, deep.span.start, deep.span.start + 1)
         sink.error("E115", message, start, help=mend)
-    return dataclasses.replace(module, items=tuple(kept))
+    return module.replace(items=tuple(kept))
 
 
 def _node_at_depth(root: ast.Node, limit: int) -> ast.Node | None:
