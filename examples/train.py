@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -55,9 +56,9 @@ def optimizers() -> dict[str, Maker]:
     return {
         "torch.optim.AdamW": lambda m: torch.optim.AdamW(m.parameters(), lr=3e-3),
         "AdamW": lambda m: adamw(m.parameters(), lr=3e-3),
-        "ClippedLion": lambda m: clipped_lion(m.parameters(), lr=5e-4),
+        "ClippedLion": lambda m: clipped_lion(m.parameters(), lr=1e-3),
         "LAMB": lambda m: lamb(m.parameters(), lr=1e-2),
-        "SWAN": lambda m: swan(parameter_groups(m), lr=3e-3),
+        "SWAN": lambda m: swan(parameter_groups(m), lr=1e-2),
         "LookaheadAdamW": lambda m: lookahead(m.parameters(), lr=5e-3),
         "Concord": lambda m: concord(m.parameters(), lr=3e-3),
     }
@@ -234,8 +235,8 @@ def train(task: Task, make: Maker, advance: Callable[[], None]) -> Result:
 
 def table(task: Task, results: dict[str, Result]) -> Table:
     view = Table(title=f"{task.name}: {task.steps} steps on {DEVICE.type}", title_justify="left")
-    view.add_column("optimizer")
-    for title in ("held-out loss", "accuracy", "ms per step", "state bytes per parameter"):
+    view.add_column("optimizer", no_wrap=True)
+    for title in ("held-out loss", "accuracy", "step(), ms", "state bytes per parameter"):
         view.add_column(title, justify="right")
     for name, result in results.items():
         view.add_row(
@@ -268,10 +269,13 @@ def draw(everything: dict[Task, dict[str, Result]], path: Path) -> None:
             style = {"color": "black", "linestyle": "--", "zorder": 3} if torch_own else {}
             panel.plot(smooth(result.losses), label=name, linewidth=1.4, **style)
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_locator(NullLocator())
         panel.set_title(task.name)
         panel.set_xlabel("step")
         panel.set_ylabel("training loss (cross entropy, smoothed)")
-        panel.grid(True, which="both", alpha=0.25)
+        panel.grid(True, alpha=0.25)
     panels[-1].legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
