@@ -24,6 +24,7 @@ FLOORS = {
     "codes": 0,
     "resources": 0,
     "hostmath": 0,
+    "draws": 0,
     "types": 1,
     "ops": 1,
     "syntax": 2,

@@ -1,0 +1,97 @@
+"""The reference meaning of each shipped rule, and of the variants, keeps the published values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from optdsl import interpreter
+from optdsl.diagnostics import Sink
+from optdsl.frontend.rules import lower_rule, rule_names
+from optdsl.frontend.scope import make_scope, read_source
+from optdsl.ir.nodes import Rule
+from tests.zoo.oracles import VARIANTS, Case, cases, check
+
+ZOO = Path(__file__).parents[2] / "optdsl" / "zoo"
+
+
+@cache
+def rules() -> dict[str, Rule]:
+    """Every rule of the shipped files and of the variants, by name."""
+    found: dict[str, Rule] = {}
+    for path in [*sorted(ZOO.glob("*.opt")), VARIANTS]:
+        sink = Sink()
+        scope = make_scope(read_source(path), sink, path.parent)
+        lowered = {name: lower_rule(name, scope, sink) for name in rule_names(scope)}
+        sink.check()
+        found |= {name: rule for name, rule in lowered.items() if rule is not None}
+    return found
+
+
+class ReferenceRun:
+    """A rule under the interpreter, its parameters in one group."""
+
+    def __init__(self, case: Case, rule: Rule) -> None:
+        self.rule = rule
+        defaults = {hyper.name: hyper.default for hyper in rule.hypers}
+        self.members = [
+            interpreter.Member(
+                p=p.clone(), g=None, group=dict(defaults), t=0, steps=0, index=i, attributes=given
+            )
+            for i, (p, given) in enumerate(zip(case.params, case.attributes, strict=True))
+        ]
+        declared = {each.name: each.default for each in rule.attributes}
+        for member in self.members:
+            member.attributes = declared | member.attributes
+        self.averages: list[Tensor] = []
+
+    @property
+    def params(self) -> Sequence[Tensor]:
+        return [member.p for member in self.members]
+
+    def step(self, grads: Sequence[Tensor], hyper: dict[str, Any]) -> None:
+        for member, grad in zip(self.members, grads, strict=True):
+            assert hyper.keys() <= member.group.keys(), "the rule lacks a hyperparameter"
+            member.g, member.t, member.steps = grad, member.t + 1, member.steps + 1
+            member.group.update(hyper)
+        if self.rule.evaluated is not None:
+            shown = dataclasses.replace(self.rule, param=self.rule.evaluated, updates={})
+            updates = interpreter.run(shown, self.members).updates
+            self.averages = [update.p for update in updates if update.p is not None]
+        outcome = interpreter.run(self.rule, self.members)
+        for member, update in zip(self.members, outcome.updates, strict=True):
+            member.p = member.p if update.p is None else update.p
+            member.states |= update.states
+            member.shared |= outcome.shared
+
+    def evaluation(self) -> Sequence[Tensor]:
+        return self.averages
+
+    def state(self, key: str) -> Sequence[Tensor]:
+        (name,) = (state.name for state in self.rule.states if state.key == key)
+        return [member.states[name] for member in self.members]
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_reference_keeps_the_values(case: Case) -> None:
+    check(case, ReferenceRun(case, rules()[case.runs]))
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_values_do_not_hold_by_accident(case: Case) -> None:
+    """A parameter that starts a millionth away ends outside the tolerance."""
+    moved = [p + 1e-6 * torch.ones_like(p) for p in case.params]
+    if set(case.expected) == {"update"}:
+        moved = case.params  # an update need not depend on where it starts: see the variants
+        case = dataclasses.replace(
+            case, expected={"update": [[u + 1e-6 for u in us] for us in case.expected["update"]]}
+        )
+    with pytest.raises(AssertionError, match="off by"):
+        check(case, ReferenceRun(dataclasses.replace(case, params=moved), rules()[case.runs]))
