@@ -33,6 +33,12 @@ class _Part(NamedTuple):
     span: Span
 
 
+def docstring_text(literal: str) -> str:
+    """What a docstring says: without its quotes, its indentation and blanks at line ends."""
+    lines = inspect.cleandoc(literal[3:-3]).split("\n")
+    return "\n".join(line.rstrip() for line in lines).strip("\n")
+
+
 @v_args(inline=True)
 class Builder(Transformer[Token, ast.Module]):
     """Called by the parser at each reduction; `begin` sets what the nodes belong to."""
@@ -125,8 +131,7 @@ class Builder(Transformer[Token, ast.Module]):
         return tuple(body)
 
     def docstring(self, token: Token) -> ast.Doc:
-        lines = inspect.cleandoc(token[3:-3]).splitlines()
-        return ast.Doc(self._span(token), "\n".join(line.rstrip() for line in lines))
+        return ast.Doc(self._span(token), docstring_text(token))
 
     def require(self, word: Token, *conditions: ast.Expr) -> ast.Require:
         return ast.Require(self._span(word, conditions[-1]), conditions)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lark import Token, UnexpectedCharacters, UnexpectedToken
@@ -43,7 +42,6 @@ PHRASES = {
     "_DEDENT": "the end of the block",
     "$END": "the end of the file",
 }
-SOFT = {"NAMED", "OVER", "GROUP", "ALL", "ON", "HOST", "AS", "FROM", "ROWS", "LAST", "FLAT"}
 OPERATORS = {"OR", "AND", "COMPARE", "IN", "MATCHES", "PLUS", "MINUS", "STAR", "TIMES", "CARET"}
 EXPRESSION = {"NAME", "NUMBER", "STRING", "TRUE", "FALSE", "NONE", "NOT", "MINUS", "LPAR", "LSQB"}
 LAYOUT = {"_NL", "_DEDENT", "$END"}
@@ -122,7 +120,7 @@ def describe(
         problem = rule(place)
         if problem:
             return problem
-    expected = _listed(_expected(place.accepts, grammar.spelled))
+    expected = _listed(_expected(place.accepts, grammar))
     return place.problem("E110", f"expected {expected}, found {_found(place)}", _mend(place))
 
 
@@ -239,7 +237,7 @@ def _word_as_name(place: _Place) -> Problem | None:
 # ---------------------------------------------------------------- wording
 
 
-def _expected(accepts: frozenset[str], spelled: Mapping[str, str]) -> list[str]:
+def _expected(accepts: frozenset[str], grammar: Grammar) -> list[str]:
     """What could have stood there, from the general to the particular."""
     left = set(accepts)
     phrases = []
@@ -251,14 +249,14 @@ def _expected(accepts: frozenset[str], spelled: Mapping[str, str]) -> list[str]:
         left -= {"LSQB", "COMMA", "EQUAL"}
     if "NUMBER" in left:
         phrases.append("an expression")
-        left -= EXPRESSION | SOFT | {"STAR"}
+        left -= EXPRESSION | grammar.names | {"STAR"}
     elif "NAME" in left:
-        left -= SOFT
+        left -= grammar.names - {"NAME"}
     elif left & OPERATORS - {"IN"}:
         phrases.append("an operator")
         left -= OPERATORS | {"LPAR", "LSQB", "TRANSPOSE"}
     order = sorted(left, key=lambda kind: (kind.startswith("_"), kind))
-    return phrases + [PHRASES.get(kind) or f"`{spelled[kind]}`" for kind in order]
+    return phrases + [PHRASES.get(kind) or f"`{grammar.spelled[kind]}`" for kind in order]
 
 
 def _listed(phrases: list[str]) -> str:
@@ -305,7 +303,11 @@ def _mend(place: _Place) -> str | None:
         return "a line that begins a block ends with `:`"
     if place.accepts == {"_NL"} and before == "COLON":
         return "the body begins on the next line"
-    if first is not None and first.type == "STATE" and token.type in (*SOFT, "COLON"):
+    if (
+        first is not None
+        and first.type == "STATE"
+        and token.type in place.grammar.names | {"COLON"}
+    ):
         return "what a state starts from, `= …`, is the last of its parts"
     return _mend_start(place)
 

@@ -42,10 +42,13 @@ def parse(source: Source, sink: Sink) -> ast.Module:
 def tokens(source: Source) -> list[Token]:
     """The tokens of a text without syntax errors, _NL, _INDENT and _DEDENT among them.
 
-    Comments are no tokens: they lie between them, or in an _NL.
+    All words that may be names are of type NAME. Comments are no tokens: they lie between the
+    tokens, or in an _NL.
     """
     with _lock:
-        return list(_grammar().lark.lex(_prepared(source.text)))
+        grammar = _grammar()
+        found = list(grammar.lark.lex(_prepared(source.text)))
+    return [t.update(type="NAME") if t.type in grammar.names else t for t in found]
 
 
 def _parse(source: Source, sink: Sink, grammar: Grammar) -> tuple[ast.Module, bool]:

@@ -126,7 +126,8 @@ class Blocks(Indenter):
 
 
 class Grammar:
-    """Lark's parser with what it calls. `spelled`: each terminal that is written one way only.
+    """Lark's parser with what it calls. `spelled`: each terminal that is written one way only;
+    `names`: the terminals that may be names.
 
     Building the tables takes 0.4 s, so they are kept in the user's cache, and load in 15 ms.
     Raises InternalError if the installation has no grammar.
@@ -153,6 +154,12 @@ class Grammar:
             for terminal in self.lark.terminals
             if isinstance(terminal.pattern, PatternStr)
         }
+        self.names = frozenset(
+            symbol.name
+            for rule in self.lark.rules
+            if rule.origin.name == "name"
+            for symbol in rule.expansion
+        )
         definitions = "|".join(
             self.spelled[name] for name in ("OPTIMIZER", "WRAPPER", "TRANSFORM", "DEF", "IMPORT")
         )

@@ -1,0 +1,158 @@
+"""The canonical layout of a rule file, for `optdsl fmt`.
+
+Input: a `Source`. Output: its text with four spaces a block, one way of spacing and at most one
+blank line in a row. Line breaks inside brackets, the order of parts and all comments stay.
+Relies on: `parser` for the tokens, `text` for the spacing. Does not do: break long lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lark import Token
+
+from optdsl.diagnostics import Sink
+from optdsl.source import Source
+from optdsl.syntax.builder import docstring_text
+from optdsl.syntax.parser import parse, tokens
+from optdsl.syntax.tables import column
+from optdsl.syntax.text import CLOSING, OPENING, with_blanks
+
+INDENT = "    "
+
+
+@dataclass
+class _Line:
+    """A logical line: its tokens and how many blocks it stands in."""
+
+    tokens: list[Token]
+    depth: int
+
+    @property
+    def start(self) -> int:
+        return self.tokens[0].start_pos or 0
+
+    @property
+    def end(self) -> int:
+        return self.tokens[-1].end_pos or 0
+
+    @property
+    def begins_block(self) -> bool:
+        return self.tokens[-1].type == "COLON"
+
+
+def format_module(source: Source) -> str:
+    """The text of `source` in canonical layout; a second application changes nothing.
+
+    Raises CompileError if the text has syntax errors.
+    """
+    sink = Sink()
+    parse(source, sink)
+    sink.check()
+    text = source.text.removeprefix("\ufeff").replace("\r\n", "\n")
+    source = Source(source.name, text)
+    rows: list[str] = []
+    before: _Line | None = None
+    columns = [0]
+    for line in _lines(tokens(source)):
+        gap = text[before.end if before else 0 : line.start]
+        _add_gap(rows, gap, before, line, columns)
+        columns[line.depth :] = [column(text, line.start)]
+        rows.extend(_rows(line, text))
+        before = line
+    _add_gap(rows, text[before.end if before else 0 :] + "\n", before, None, columns)
+    return "\n".join(rows).strip("\n") + "\n"
+
+
+def _lines(found: list[Token]) -> Iterator[_Line]:
+    depth = 0
+    line: list[Token] = []
+    for token in found:
+        if not token.type.startswith("_"):
+            line.append(token)
+        elif token.type == "_NL" and line:
+            yield _Line(line, depth)
+            line = []
+        else:
+            depth += {"_INDENT": 1, "_DEDENT": -1}.get(token.type, 0)
+
+
+def _add_gap(
+    rows: list[str], gap: str, before: _Line | None, after: _Line | None, columns: list[int]
+) -> None:
+    """Add what stands between two lines: comments, and at most one blank line in a row."""
+    trailing, *between = gap.split("\n")
+    if trailing.strip() and rows:
+        rows[-1] += f"  {trailing.strip()}"
+    elif trailing.strip():
+        rows.append(trailing.strip())
+    # A block does not begin with a blank line, nor does the file.
+    header = len(rows) if before is None or before.begins_block else 0
+    apart = _stand_apart(before, after)
+    for piece in between[:-1]:
+        comment = piece.strip()
+        depth = _depth_of_comment(piece, before, after, columns)
+        if len(rows) > header and rows[-1] and (not comment or (apart and depth == 0)):
+            rows.append("")
+        if comment:
+            rows.append(INDENT * depth + comment)
+            apart = apart and depth > 0
+    if apart and rows[-1]:
+        rows.append("")
+
+
+def _depth_of_comment(
+    line: str, before: _Line | None, after: _Line | None, columns: list[int]
+) -> int:
+    """A comment belongs to the line after it, or to a deeper block that it is as deep as."""
+    low = after.depth if after else 0
+    high = before.depth if before else 0
+    at = len(line) - len(line.lstrip())
+    return max([low, *(d for d in range(low, high + 1) if columns[d] <= at)])
+
+
+def _stand_apart(before: _Line | None, after: _Line | None) -> bool:
+    """Definitions of several lines, and the docstring of a file, have a blank line round them."""
+    if before is None or after is None or after.depth:
+        return False
+    return before.depth > 0 or after.begins_block or before.tokens[0].type == "DOCSTRING"
+
+
+def _rows(line: _Line, text: str) -> list[str]:
+    """The line as it was broken inside its brackets, those rows two levels and more deeper."""
+    margin = INDENT * line.depth
+    if line.tokens[0].type == "DOCSTRING":
+        return _docstring(line.tokens[0], margin)
+    rows = [margin]
+    level = 0
+    end = line.start
+    for blank, token in with_blanks(line.tokens):
+        if token.type in CLOSING:
+            level -= 1
+        start = token.start_pos or 0
+        comment, *breaks = text[end:start].split("\n")
+        if comment.strip():
+            rows[-1] += f"  {comment.strip()}"
+        if breaks:
+            indent = margin + (INDENT * (level + 1) if level else "")
+            rows.extend(indent + piece.strip() for piece in breaks[:-1] if piece.strip())
+            rows.append(indent)
+        rows[-1] += token if breaks else blank + token
+        end = token.end_pos or 0
+        if token.type in OPENING:
+            level += 1
+    return rows
+
+
+def _docstring(token: Token, margin: str) -> list[str]:
+    """Quotes on the lines of the text, unless they would change it."""
+    first, *rest = docstring_text(token).split("\n")
+    if not rest and not first.endswith('"'):
+        return [f'{margin}"""{first}"""']
+    lines = [f"{margin}{line}".rstrip() for line in (first, *rest)]
+    if any(rest) and all(line.startswith(" ") for line in rest if line):
+        lines.insert(0, f'{margin}"""')  # the first line is the least indented
+    else:
+        lines[0] = f'{margin}"""{first}'
+    return [*lines, f'{margin}"""']
