@@ -7,6 +7,7 @@ Relies on: `parser` for the tokens, `text` for the spacing. Does not do: break l
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,14 @@ from optdsl.syntax.tables import column
 from optdsl.syntax.text import CLOSING, OPENING, with_blanks
 
 INDENT = "    "
+
+
+@dataclass
+class _Row:
+    """A line of the result, and the comment behind it."""
+
+    text: str
+    comment: str = ""
 
 
 @dataclass
@@ -52,7 +61,7 @@ def format_module(source: Source) -> str:
     sink.check()
     text = source.text.removeprefix("\ufeff").replace("\r\n", "\n")
     source = Source(source.name, text)
-    rows: list[str] = []
+    rows: list[_Row] = []
     before: _Line | None = None
     columns = [0]
     for line in _lines(tokens(source)):
@@ -62,7 +71,7 @@ def format_module(source: Source) -> str:
         rows.extend(_rows(line, text))
         before = line
     _add_gap(rows, text[before.end if before else 0 :] + "\n", before, None, columns)
-    return "\n".join(rows).strip("\n") + "\n"
+    return "".join(f"{row}\n" for row in _aligned(rows)).strip("\n") + "\n"
 
 
 def _lines(found: list[Token]) -> Iterator[_Line]:
@@ -79,27 +88,27 @@ def _lines(found: list[Token]) -> Iterator[_Line]:
 
 
 def _add_gap(
-    rows: list[str], gap: str, before: _Line | None, after: _Line | None, columns: list[int]
+    rows: list[_Row], gap: str, before: _Line | None, after: _Line | None, columns: list[int]
 ) -> None:
     """Add what stands between two lines: comments, and at most one blank line in a row."""
     trailing, *between = gap.split("\n")
     if trailing.strip() and rows:
-        rows[-1] += f"  {trailing.strip()}"
+        rows[-1].comment = trailing.strip()
     elif trailing.strip():
-        rows.append(trailing.strip())
-    # A block does not begin with a blank line, nor does the file.
-    header = len(rows) if before is None or before.begins_block else 0
+        rows.append(_Row(trailing.strip()))
+    # A block does not begin with a blank line.
+    header = len(rows) if before and before.begins_block else 0
     apart = _stand_apart(before, after)
     for piece in between[:-1]:
         comment = piece.strip()
         depth = _depth_of_comment(piece, before, after, columns)
-        if len(rows) > header and rows[-1] and (not comment or (apart and depth == 0)):
-            rows.append("")
+        if len(rows) > header and rows[-1].text and (not comment or (apart and depth == 0)):
+            rows.append(_Row(""))
         if comment:
-            rows.append(INDENT * depth + comment)
+            rows.append(_Row(INDENT * depth + comment))
             apart = apart and depth > 0
-    if apart and rows[-1]:
-        rows.append("")
+    if apart and rows[-1].text:
+        rows.append(_Row(""))
 
 
 def _depth_of_comment(
@@ -119,12 +128,13 @@ def _stand_apart(before: _Line | None, after: _Line | None) -> bool:
     return before.depth > 0 or after.begins_block or before.tokens[0].type == "DOCSTRING"
 
 
-def _rows(line: _Line, text: str) -> list[str]:
-    """The line as it was broken inside its brackets, those rows two levels and more deeper."""
+def _rows(line: _Line, text: str) -> list[_Row]:
+    """The line as it was broken inside its brackets."""
     margin = INDENT * line.depth
     if line.tokens[0].type == "DOCSTRING":
-        return _docstring(line.tokens[0], margin)
-    rows = [margin]
+        return [_Row(row) for row in _docstring(line.tokens[0], margin)]
+    rows = [_Row(margin)]
+    deeper = 1 if line.begins_block else 0  # so that the block stands out
     level = 0
     end = line.start
     for blank, token in with_blanks(line.tokens):
@@ -132,13 +142,12 @@ def _rows(line: _Line, text: str) -> list[str]:
             level -= 1
         start = token.start_pos or 0
         comment, *breaks = text[end:start].split("\n")
-        if comment.strip():
-            rows[-1] += f"  {comment.strip()}"
+        rows[-1].comment = comment.strip()
         if breaks:
-            indent = margin + (INDENT * (level + 1) if level else "")
-            rows.extend(indent + piece.strip() for piece in breaks[:-1] if piece.strip())
-            rows.append(indent)
-        rows[-1] += token if breaks else blank + token
+            indent = margin + (INDENT * (level + deeper) if level else "")
+            rows.extend(_Row(indent + piece.strip()) for piece in breaks[:-1] if piece.strip())
+            rows.append(_Row(indent))
+        rows[-1].text += token if breaks else blank + token
         end = token.end_pos or 0
         if token.type in OPENING:
             level += 1
@@ -156,3 +165,11 @@ def _docstring(token: Token, margin: str) -> list[str]:
     else:
         lines[0] = f'{margin}"""{first}'
     return [*lines, f'{margin}"""']
+
+
+def _aligned(rows: list[_Row]) -> Iterator[str]:
+    """The rows with their comments; those of consecutive rows begin in one column."""
+    for commented, run in itertools.groupby(rows, key=lambda row: bool(row.comment)):
+        group = list(run)
+        width = max(len(row.text) for row in group) + 2 if commented else 0
+        yield from (row.text.ljust(width) + row.comment for row in group)
