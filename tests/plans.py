@@ -119,7 +119,7 @@ class Sketch:
     def host(self, op: str, dtype: DType = DType.REAL, **attrs: Any) -> Value:
         return self.leaf(op, Type(Instances.GROUP, Shape(), Place.HOST, dtype), **attrs)
 
-    def hyper(self, name: str, index: Any = None) -> Value:
+    def hyper(self, name: str, *index: int) -> Value:
         return self.host("hyper", name=name, index=index)
 
     def scalar(self, host: Operand, name: str | None = None) -> Value:

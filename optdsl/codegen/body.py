@@ -11,6 +11,7 @@ Does not do: loops, loads' addresses, types of variables (the target's printer a
 from __future__ import annotations
 
 import keyword
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,7 +25,8 @@ from optdsl.types import DType
 C_WORDS = """
 auto break case char const continue default do double else enum extern float for goto if inline int
 long register restrict return short signed sizeof static struct switch typedef union unsigned void
-volatile while asm typeof main real param NAN INFINITY
+volatile while asm typeof main real param bf16 fp16 NAN INFINITY
+widen_param narrow_param widen_bf16 narrow_bf16 widen_fp16 narrow_fp16
 task shape pointers scalars partials results tensor lo hi i r c n b start stop base closed
 rows cols batch numel
 """
@@ -38,6 +40,8 @@ FUNCTIONS = frozenset(
 )
 RESERVED = PYTHON_WORDS | FUNCTIONS | set(C_WORDS.split()) | set(TRITON_WORDS.split())
 """Names that a generated line never uses; a rule's variable of that name gets an underscore."""
+RESERVED_ENDINGS = ("_at", "_block", "_total")
+"""Those of pointers and of accumulators, which are named after what they hold."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class Body:
 def identifier(hint: str) -> str:
     """`hint` as a name that no target reserves."""
     name = re.sub(r"\W", "_", hint)
-    return f"{name}_" if name in RESERVED or name[:1].isdigit() else name
+    if name[:1].isdigit():
+        return f"_{name}"
+    return f"{name}_" if name in RESERVED or name.endswith(RESERVED_ENDINGS) else name
 
 
 @dataclass
@@ -152,23 +158,24 @@ class _Writer:
 
 def fill_text(text: str, operands: list[str]) -> str:
     """`text` with {0}, {1}, ... replaced, in parentheses where the target's grammar needs them."""
-    infix = re.fullmatch(r"\{0\} ([-+*/]) \{1\}", text)
-    if infix:
-        level = _STRENGTH[infix[1]]
-        left = operands[0] if strength(operands[0]) >= level else f"({operands[0]})"
-        right = operands[1] if strength(operands[1]) > level else f"({operands[1]})"
-        return f"{left} {infix[1]} {right}"
 
     def fill(match: re.Match[str]) -> str:
         operand = operands[int(match[1])]
-        before, after = text[: match.start()].rstrip(), text[match.end() :].lstrip()
-        alone = before.endswith(("(", ",")) and after.startswith((")", ","))
-        return operand if alone or is_atom(operand) else f"({operand})"
+        before, after = text[: match.start()].rstrip()[-1:], text[match.end() :].lstrip()[:1]
+        # x - (y - z) needs them, (x - y) - z does not.
+        left = _pull(before) + (before in _OPERATORS)
+        needed = max(left, _pull(after)) > strength(operand)
+        return f"({operand})" if needed else operand
 
     return re.sub(r"\{(\d)\}", fill, text)
 
 
-_STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2}
+_OPERATORS = {"+": 1, "-": 1, "*": 2, "/": 2}
+
+
+def _pull(neighbour: str) -> int:
+    """How tightly the character beside an operand takes hold of it."""
+    return 0 if neighbour in ("", "(", ")", ",") else _OPERATORS.get(neighbour, 3)
 
 
 def strength(text: str) -> int:
@@ -178,8 +185,9 @@ def strength(text: str) -> int:
     depth, weakest = 0, 2
     for word in re.findall(r"[\w.]+|[()]|[^\w\s()]+", text):
         depth += (word == "(") - (word == ")")
-        if depth == 0 and word not in "()" and not re.match(r"[\w.]", word):
-            weakest = min(weakest, _STRENGTH.get(word, 0))
+        operator = word in PYTHON_WORDS or not re.match(r"[\w.()]", word)
+        if depth == 0 and operator:
+            weakest = min(weakest, _OPERATORS.get(word, 0))
     return 0 if text.startswith("-") else weakest
 
 
@@ -215,7 +223,9 @@ def write_body(
             writer.name(load, load.attr("buffer"))
     everything = reachable(each.value for group in sinks for each in group)
     named = _named(writer, everything, sinks)
-    task = _lines(writer, [v for v in everything if writer.level(v) == "task"], named)
+    once = [v for v in everything if writer.level(v) == "task"]
+    once.sort(key=lambda v: v.attr("index") if v.op == "scalar" else math.inf)
+    task = _lines(writer, once, named)
     phases = []
     for phase, part in zip(kernel.phases, slices, strict=True):
         before = dict(writer.names), set(writer.taken)

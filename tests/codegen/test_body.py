@@ -1,0 +1,47 @@
+"""Expressions: parentheses where grammar needs them, names that targets do not take."""
+
+from __future__ import annotations
+
+import pytest
+
+from optdsl.codegen.body import RESERVED, fill_text, identifier, strength
+
+CASES = [
+    ("{0} + {1}", ["a - b", "c * d"], "a - b + c * d"),
+    ("{0} - {1}", ["a - b", "c - d"], "a - b - (c - d)"),
+    ("{0} * {1}", ["a * b", "c * d"], "a * b * (c * d)"),
+    ("{0} / {1}", ["a * b", "c / d"], "a * b / (c / d)"),
+    ("{0} * {1}", ["a + b", "-c"], "(a + b) * (-c)"),
+    ("{0} - {1}", ["a", "-4.5"], "a - (-4.5)"),
+    ("{0} - {1}", ["a", "1e-06"], "a - 1e-06"),
+    ("-{0}", ["a - b"], "-(a - b)"),
+    ("-{0}", ["-b"], "-(-b)"),
+    ("{0} < {1}", ["a + b", "c"], "(a + b) < c"),
+    ("({0} & {1})", ["a < b", "(c | d)"], "((a < b) & (c | d))"),
+    ("({0} ? {1} : {2})", ["a", "g * g", "1"], "(a ? (g * g) : 1)"),
+    ("sqrt({0})", ["a + b"], "sqrt(a + b)"),
+    ("fma({2}, {1} - {0}, {0})", ["a - b", "g * g", "s + 1"], "fma(s + 1, g * g - (a - b), a - b)"),
+    ("{0}.mT", ["a + b"], "(a + b).mT"),
+]
+
+
+@pytest.mark.parametrize(("text", "operands", "wanted"), CASES)
+def test_parentheses(text: str, operands: list[str], wanted: str) -> None:
+    assert fill_text(text, operands) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [("x", 3), ("1e-06", 3), ("f(a - b)", 3), ("(a - b)", 3), ("a * b / c", 2)]
+    + [("a * b + c", 1), ("-a", 0), ("a < b", 0), ("(a) < (b)", 0), ("a if b else c", 0)],
+)
+def test_strength(text: str, level: int) -> None:
+    assert strength(text) == level
+
+
+def test_names_of_targets_are_left_alone() -> None:
+    assert {"sqrt", "larger", "real", "lambda", "tl", "fma"} <= RESERVED
+    assert identifier("lambda") == "lambda_"
+    assert identifier("p_at") == "p_at_"
+    assert identifier("adam.m") == "adam_m"
+    assert identifier("2nd") == "_2nd"
