@@ -21,8 +21,21 @@ HOST_NAMES: dict[str, Any] = {
 }
 
 _INFIX = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "pow": "^",
-    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=", "and": "and", "or": "or",
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "floordiv": "//",
+    "mod": "%",
+    "pow": "^",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
+    "and": "and",
+    "or": "or",
     "matmul": "@",
 }
 
@@ -52,8 +65,10 @@ def host_text(value: Value) -> str:
 def _text(value: Value) -> str:
     if value.op == "const":
         constant = value.attr("value")
-        return {True: "true", False: "false"}[constant] if isinstance(constant, bool) else (
-            f'"{constant}"' if isinstance(constant, str) else repr(constant)
+        return (
+            {True: "true", False: "false"}[constant]
+            if isinstance(constant, bool)
+            else (f'"{constant}"' if isinstance(constant, str) else repr(constant))
         )
     if value.op in ("size", "attribute", "state", "input", "lead_size"):
         return str(value.attr("name"))

@@ -83,7 +83,9 @@ class Builder:
         return found
 
     def const(self, value: float | int | bool | str, span: Span | None = None) -> Value:
-        dtype = {bool: DType.BOOL, int: DType.INT, float: DType.REAL, str: DType.STRING}[type(value)]
+        dtype = {bool: DType.BOOL, int: DType.INT, float: DType.REAL, str: DType.STRING}[
+            type(value)
+        ]
         host = Type(Instances.CONST, Shape(), Place.STATIC, dtype)
         # repr tells 1 from 1.0 and True, which are equal as keys.
         return self.make("const", (), host, span, value=value, text=repr(value))

@@ -1,0 +1,203 @@
+"""split_variants: one straight-line rule for each way its host conditions can fall.
+
+Input: a typed rule. Output: a decision tree and its leaves, values without `choose`, in which each
+reduction over parameters is a `result` leaf of a slot that all variants share.
+Relies on: conditions being host values. Does not do: evaluate any condition (the host does, each
+step), simplify.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from optdsl.diagnostics import CompileError, Diagnostic, Label
+from optdsl.ir.fold import is_const
+from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable, scope_of
+from optdsl.ir.rewrite import rebuild
+from optdsl.ops import OPS, Kind
+
+MOST = 256
+"""Variants of one rule. Each costs a kernel that may never run; a rule with more is refused."""
+
+
+@dataclass
+class Straight:
+    """One variant. `contributions` are the operands of the shared reductions that its parameters take
+    part in, by slot, with the op."""
+
+    path: tuple[tuple[Value, bool], ...]
+    outputs: dict[str, Value]
+    contributions: dict[str, tuple[str, Value]]
+
+
+@dataclass(frozen=True)
+class Branch:
+    condition: Value
+    then: Branch | int
+    otherwise: Branch | int
+
+
+@dataclass
+class Split:
+    tree: Branch | int
+    variants: list[Straight]
+    sites: dict[str, Value] = field(default_factory=dict)
+
+
+class _Need(Exception):
+    def __init__(self, condition: Value) -> None:
+        self.condition = condition
+
+
+Known = dict[Value, bool]
+
+
+def split_variants(rule: Rule) -> Split:
+    """All variants of `rule`. Raises CompileError (E510) where there are too many."""
+    outputs = dict(rule.outputs())
+    sites = _sites(list(outputs.values()))
+    split = Split(0, [], {slot: site for site, slot in sites.items()})
+    split.tree = _grow(rule, outputs, sites, {}, split)
+    return split
+
+
+def _sites(roots: list[Value]) -> dict[Value, str]:
+    """A slot name for each reduction over parameters."""
+    names: dict[Value, str] = {}
+    for value in reachable(roots):
+        if OPS[value.op].kind is Kind.REDUCE and value.attr("over") is not None:
+            base = f"{value.op.removesuffix('_of')}_{value.attr('over')}"
+            taken, name, count = set(names.values()), base, 2
+            while name in taken:
+                name, count = f"{base}{count}", count + 1
+            names[value] = name
+    return names
+
+
+def _grow(
+    rule: Rule, outputs: dict[str, Value], sites: dict[Value, str], known: Known, split: Split
+) -> Branch | int:
+    try:
+        straight = _resolve_all(rule, outputs, sites, known)
+    except _Need as need:
+        then = _grow(rule, outputs, sites, {**known, need.condition: True}, split)
+        otherwise = _grow(rule, outputs, sites, {**known, need.condition: False}, split)
+        return then if then == otherwise else Branch(need.condition, then, otherwise)
+    for index, other in enumerate(split.variants):
+        if other.outputs == straight.outputs and other.contributions == straight.contributions:
+            return index
+    if len(split.variants) == MOST:
+        label = Label(next(s for s in (v.span for v in known) if s is not None))
+        raise CompileError(
+            [
+                Diagnostic(
+                    "E510",
+                    f"`{rule.name}` has more than {MOST} variants",
+                    (label,),
+                    "make some conditions `where` on tensors, or split the rule",
+                )
+            ]
+        )
+    split.variants.append(straight)
+    return len(split.variants) - 1
+
+
+def _resolve_all(
+    rule: Rule, outputs: dict[str, Value], sites: dict[Value, str], known: Known
+) -> Straight:
+    done: dict[Value, Value] = {}
+    resolved = {name: _resolve(rule, value, sites, known, done) for name, value in outputs.items()}
+    contributions = {}
+    for site, slot in sites.items():
+        if all(decide(condition, known) is side for condition, side in scope_of(site)):
+            operand = _resolve(rule, site.args[0], sites, known, done)
+            plain = rule.builder.make(
+                site.op,
+                (operand,),
+                site.type,
+                site.span,
+                axis=site.attr("axis"),
+                over=site.attr("over"),
+                scope=(),
+            )
+            contributions[slot] = (site.op, plain)
+    changed = {name: value for name, value in resolved.items() if not _kept(name, value)}
+    return Straight(tuple(known.items()), changed, contributions)
+
+
+def _kept(name: str, value: Value) -> bool:
+    """Whether an output is what it was before the step."""
+    if name == "p":
+        return value.op == "param"
+    return value.op == "state" and value.attr("name") == name
+
+
+def _resolve(
+    rule: Rule, root: Value, sites: dict[Value, str], known: Known, done: dict[Value, Value]
+) -> Value:
+    """`root` with every `choose` decided, without visiting the sides not taken."""
+    stack = [root]
+    while stack:
+        value = stack[-1]
+        if value in done:
+            stack.pop()
+            continue
+        if value in sites:
+            done[value] = rule.builder.make("result", (), value.type, value.span, slot=sites[value])
+            continue
+        if value.op == "choose":
+            taken = value.args[1 if decide(value.args[0], known) else 2]
+            if taken in done:
+                done[value] = done[taken]
+            else:
+                stack.append(taken)
+            continue
+        missing = [arg for arg in operands(value) if arg not in done]
+        if missing:
+            stack.extend(reversed(missing))
+            continue
+        done[value] = _rebuilt(rule, value, done)
+    return done[root]
+
+
+def _rebuilt(rule: Rule, value: Value, done: dict[Value, Value]) -> Value:
+    args = tuple(done[arg] for arg in value.args)
+    if value.op != "loop":
+        return rebuild(rule.builder, value, args)
+    body: LoopBody = value.attr("body")
+    results = tuple(done[each] for each in body.results)
+    until = None if body.until is None else done[body.until]
+    if args == value.args and results == body.results and until is body.until:
+        return value
+    info = LoopBody(body.args, results, until, body.index)
+    return rule.builder.make("loop", args, value.type, value.span, body=info)
+
+
+def decide(condition: Value, known: Known) -> bool:
+    """The condition under what is known. Raises _Need with a part that is not."""
+    if is_const(condition):
+        return bool(condition.attr("value"))
+    if condition in known:
+        return known[condition]
+    if condition.op == "not":
+        return not decide(condition.args[0], known)
+    if condition.op in ("and", "or"):
+        short = condition.op == "or"
+        first = decide(condition.args[0], known)
+        return first if first is short else decide(condition.args[1], known)
+    if condition.op == "eq" and _excluded(condition, known):
+        return False
+    raise _Need(condition)
+
+
+def _excluded(condition: Value, known: Known) -> bool:
+    """x == a is false where x == b is known to hold for another literal b."""
+    subject, literal = condition.args
+    return is_const(literal) and any(
+        holds
+        and other.op == "eq"
+        and other.args[0] is subject
+        and is_const(other.args[1])
+        and other.args[1].attr("value") != literal.attr("value")
+        for other, holds in known.items()
+    )

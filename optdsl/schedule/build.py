@@ -1,0 +1,369 @@
+"""build_variant: a choice of stages as the passes of a plan.
+
+Input: a levelled variant and its `Choice`. Output: `plan.Variant`: kernel passes over FULL values, small
+passes (columns, parameters, groups, the run), library passes; every value written over the plan's leaves.
+States smaller than a row are written in a last stage of their own, when nobody reads them any more.
+
+Relies on: search. Does not do: any choice; texts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from optdsl.ir.fold import is_const
+from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable
+from optdsl.passes.algebra import is_size
+from optdsl.schedule.levels import SMALL, WIDE, Levelled, closes_in_row
+from optdsl.schedule.plan import (
+    Buffer,
+    Domain,
+    KernelPass,
+    LibraryPass,
+    Pass,
+    Phase,
+    Reduction,
+    Store,
+    Variant,
+    domain_of,
+)
+from optdsl.schedule.search import Choice, Search
+from optdsl.types import DType, Place, Storage
+
+LEAVES = {"param": "p", "grad": "g"}
+
+
+@dataclass
+class Builder:
+    """Writes one variant. `prefix` begins the names of its kernels."""
+
+    rule: Rule
+    index: int
+    prefix: str
+    variant: Levelled
+    search: Search
+    choice: Choice
+    path: tuple[tuple[Value, bool], ...]
+    slots: dict[str, Domain]
+    temps: dict[Value, str] = field(default_factory=dict)
+    stored_as: dict[Value, str] = field(default_factory=dict)
+    scalars: list[Value] = field(default_factory=list)
+    used: dict[str, Buffer] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def domain(self, value: Value) -> Domain:
+        return domain_of(value.type, self.rule.view)
+
+    def build(self) -> Variant:
+        self._name_slots()
+        self._name_temps()
+        passes: list[Pass] = []
+        last = max([self.search.stages, *(self.variant.level[v] + 1 for v in self.variant.library
+                                          if v in self.variant.level)])
+        for stage in range(last):
+            passes.extend(self._full_pass(stage))
+            passes.extend(self._small_reductions(stage))
+            passes.extend(self._library_pass(stage))
+        passes.extend(self._small_stores(last))
+        states = tuple(s.name for s in self.rule.states if s.name in self.used)
+        return Variant(self.index, self.path, self._buffers(), tuple(passes), tuple(self.scalars), states)
+
+    # ------------------------------------------------------------ names
+
+    def _name_slots(self) -> None:
+        """One slot table for all variants: equal names must have equal domains."""
+        for slot, value in self.variant.reductions.items():
+            domain, name = self.domain(value), slot
+            if self.slots.get(name, domain) is not domain:
+                name = f"{slot}_v{self.index}"
+            self.slots[name] = domain
+            self.renamed[slot] = name
+
+    def _name_temps(self) -> None:
+        taken = {"p", "g", *(s.name for s in self.rule.states), *(i.name for i in self.rule.inputs)}
+        values = [*self.choice.temps, *self.search.handed_over, *self._library_outputs()]
+        for value in dict.fromkeys(values):
+            base = re.sub(r"\W", "_", value.name or "temp")
+            name, count = (f"{base}_batch" if value.name else base), 2
+            while name in taken:
+                name, count = f"{base}_batch{count}", count + 1
+            taken.add(name)
+            self.temps[value] = name
+        for sink in self.choice.stage:
+            if sink.kind == "store" and sink.name != "p":
+                self.stored_as.setdefault(sink.value, sink.name)
+
+    def _library_outputs(self) -> list[Value]:
+        """What library passes leave for kernels and for later library passes."""
+        library, level = self.variant.library, self.variant.level
+        reduced = {value.args[0] for value in self.variant.reductions.values()}
+        wanted = []
+        for value in reachable(self.variant.roots, into_loops=False):
+            if value not in library or value.op == "loop":
+                continue
+            users = self.search.users.get(value, [])
+            outside = any(user not in library or level[user] > level[value] for user in users)
+            final = any(
+                value is v and self.domain(v) is not Domain.SHAPED for v in self.variant.outputs.values()
+            )
+            if outside or final or value in reduced:
+                wanted.append(value)
+        return wanted
+
+    def _buffers(self) -> tuple[Buffer, ...]:
+        """p, g, the states as they are declared, then the rest."""
+        order = ["p", "g", *(state.name for state in self.rule.states)]
+        rank = {name: position for position, name in enumerate(order)}
+        return tuple(sorted(self.used.values(), key=lambda each: rank.get(each.name, len(order))))
+
+    def buffer(self, name: str, value: Value) -> str:
+        """Note that the variant touches a buffer."""
+        if name in self.used:
+            return name
+        shape = value.type.shape.dims
+        domain, storage, role = self.domain(value), Storage.COMPUTE, "temp"
+        if name in ("p", "g"):
+            role, storage = ("param" if name == "p" else "grad"), Storage.PARAM
+        elif any(state.name == name for state in self.rule.states):
+            state = self.rule.state(name)
+            role, storage, shape = "state", state.storage, state.type.shape.dims
+            domain = domain_of(state.type, self.rule.view)
+        elif any(each.name == name for each in self.rule.inputs):
+            role = "input"
+        self.used[name] = Buffer(name, role, domain, storage, shape)
+        return name
+
+    # ------------------------------------------------------------ values over plan leaves
+
+    def leaf(self, value: Value, name: str) -> Value:
+        made = self.rule.builder.make(
+            "load", (), value.type, value.span, buffer=self.buffer(name, value)
+        )
+        made.name = made.name or name
+        return made
+
+    def host(self, value: Value) -> Value:
+        """A host value as literals, sizes, or a number of the scalar table."""
+        if is_const(value) or is_size(value):
+            return value
+        if value not in self.scalars:
+            self.scalars.append(value)
+        type_ = value.type.with_(place=Place.HOST, dtype=DType.REAL)
+        scalar = self.rule.builder.make(
+            "scalar", (), type_, value.span, index=self.scalars.index(value), of=value.id
+        )
+        scalar.name = scalar.name or value.name or _hyper_name(value)
+        if value.type.dtype is not DType.BOOL:
+            return scalar
+        zero = self.rule.builder.const(0.0)
+        return self.rule.builder.make("ne", (scalar, zero), value.type, value.span)
+
+    def over_leaves(self, value: Value, known: dict[Value, Value]) -> Value:
+        """`value` over plan leaves; `known` holds what is loaded or computed already."""
+        stack = [value]
+        while stack:
+            each = stack[-1]
+            below = [a for a in each.args if a not in known] if each.type.on_device else []
+            if each not in known and below:
+                stack.extend(reversed(below))  # a host value is one number, whatever it is made of
+                continue
+            if each not in known:
+                known[each] = self._over_leaf(each, known)
+            stack.pop()
+        return known[value]
+
+    def _over_leaf(self, value: Value, known: dict[Value, Value]) -> Value:
+        if not value.type.on_device:
+            return self.host(value)
+        if value.op in LEAVES:
+            return self.leaf(value, LEAVES[value.op])
+        if value.op in ("state", "input"):
+            return self.leaf(value, value.attr("name"))
+        if value.op == "result":
+            slot = self.renamed.get(value.attr("slot"), value.attr("slot"))
+            return self.rule.builder.make("result", (), value.type, value.span, slot=slot)
+        if value.op == "loop":
+            return self._loop(value, known)
+        args = tuple(known[arg] for arg in value.args)
+        attrs = dict(value.attrs)
+        made = self.rule.builder.make(value.op, args, value.type, value.span, **attrs)
+        made.name = made.name or value.name
+        return made
+
+    def _loop(self, value: Value, known: dict[Value, Value]) -> Value:
+        body: LoopBody = value.attr("body")
+        results = tuple(self.over_leaves(each, known) for each in body.results)
+        until = None if body.until is None else self.over_leaves(body.until, known)
+        info = LoopBody(body.args, results, until, body.index)
+        args = tuple(known[arg] for arg in value.args)
+        return self.rule.builder.make("loop", args, value.type, value.span, body=info)
+
+    # ------------------------------------------------------------ FULL passes
+
+    def _full_pass(self, stage: int) -> list[Pass]:
+        sinks = [sink for sink, at in self.choice.stage.items() if at == stage]
+        temps = [value for value in self.choice.temps if self.search.ready(value) == stage]
+        if not sinks and not temps:
+            return []
+        loads = self.choice.loads[stage]
+        values = [*(s.value for s in sinks), *temps]
+        inside = self._slice(values, loads)
+        phase = self._phases(inside, loads)
+        last = max([phase[value] for value in values])
+        known = {value: self.leaf(value, self._buffer_of(value)) for value in loads}
+        rows: list[list[Reduction]] = [[] for _ in range(last + 1)]
+        for value in inside:
+            if value not in known and closes_in_row(value, self.rule.view):
+                operand = self.over_leaves(value.args[0], known)
+                name = f"row_{value.op.removesuffix('_of')}{len([r for p in rows for r in p]) or ''}"
+                rows[phase[value.args[0]]].append(Reduction(name, value.op, operand, Domain.ROW))
+                known[value] = self.rule.builder.make(
+                    "row_result", (), value.type, value.span, slot=name
+                )
+        partials: list[list[Reduction]] = [[] for _ in range(last + 1)]
+        stores: list[Store] = []
+        for sink in sinks:
+            value = self.over_leaves(sink.value, known)
+            if sink.kind == "reduce":
+                reduction = self.variant.reductions[sink.name]
+                partials[phase[sink.value]].append(
+                    Reduction(self.renamed[sink.name], reduction.op, value, self.domain(reduction))
+                )
+            else:
+                name = sink.name or self.temps[sink.value]
+                stores.append(Store(self.buffer(name, sink.value), value))
+        stores += [Store(self.buffer(self.temps[v], v), self.over_leaves(v, known)) for v in temps]
+        phases = tuple(
+            Phase(tuple(rows[i]), tuple(partials[i]), tuple(stores) if i == last else ())
+            for i in range(last + 1)
+        )
+        layout = "rows" if self._needs_rows(inside, sinks) else "flat"
+        return [KernelPass(stage, self._kernel_name(stage, Domain.FULL), Domain.FULL, layout, phases)]
+
+    def _buffer_of(self, value: Value) -> str:
+        """Where a loaded value lies."""
+        if value.op in LEAVES:
+            return LEAVES[value.op]
+        if value.op in ("state", "input"):
+            return str(value.attr("name"))
+        return self.temps.get(value) or self.stored_as[value]
+
+    def _slice(self, values: list[Value], loads: frozenset[Value]) -> list[Value]:
+        """What a pass computes, operands first: everything down to its loads."""
+        order: list[Value] = []
+        seen: set[Value] = set()
+        stack = [(value, False) for value in reversed(values)]
+        while stack:
+            value, done = stack.pop()
+            if done:
+                order.append(value)
+            elif value not in seen:
+                seen.add(value)
+                stack.append((value, True))
+                if value not in loads:
+                    stack.extend((arg, False) for arg in reversed(value.args))
+        return order
+
+    def _phases(self, inside: list[Value], loads: frozenset[Value]) -> dict[Value, int]:
+        phase: dict[Value, int] = {}
+        for value in inside:
+            if value in loads:
+                phase[value] = 0
+                continue
+            below = max((phase[arg] for arg in value.args), default=0)
+            phase[value] = below + (1 if closes_in_row(value, self.rule.view) else 0)
+        return phase
+
+    def _needs_rows(self, inside: list[Value], sinks: list) -> bool:  # type: ignore[type-arg]
+        if self.rule.view == "flat":
+            return False
+        apart = {Domain.ROW, Domain.COL, Domain.MATRIX}
+        results = [self.variant.reductions[s.name] for s in sinks if s.kind == "reduce"]
+        stored = [self.rule.state(s.name).type for s in sinks if s.kind == "store" and s.name != "p"]
+        return (
+            any(v.type.on_device and self.domain(v) in apart for v in [*inside, *results])
+            or any(domain_of(type_, self.rule.view) in apart for type_ in stored)
+        )
+
+    def _kernel_name(self, stage: int, domain: Domain) -> str:
+        name = f"{self.prefix}_{stage}" if self.search.stages > 1 or domain is not Domain.FULL else self.prefix
+        return name if domain is Domain.FULL else f"{name}_{domain}"
+
+    # ------------------------------------------------------------ small passes
+
+    def _small_reductions(self, stage: int) -> list[Pass]:
+        by_domain: dict[Domain, list[Reduction]] = {}
+        for slot, reduction in self.variant.reductions.items():
+            operand = reduction.args[0]
+            domain = self.domain(operand)
+            if domain in SMALL and self.search.ready(operand) == stage:
+                value = self._small(operand)
+                by_domain.setdefault(domain, []).append(
+                    Reduction(self.renamed[slot], reduction.op, value, self.domain(reduction))
+                )
+        return [
+            KernelPass(stage, self._kernel_name(stage, domain), domain, "flat",
+                       (Phase(partials=tuple(reductions)),))
+            for domain, reductions in by_domain.items()
+        ]
+
+    def _small_stores(self, stage: int) -> list[Pass]:
+        by_domain: dict[Domain, list[Store]] = {}
+        for name, value in self.variant.outputs.items():
+            if name == "p":
+                continue
+            state = self.rule.state(name)
+            domain = domain_of(state.type, self.rule.view)
+            if domain in SMALL:
+                self.buffer(name, value)
+                by_domain.setdefault(domain, []).append(Store(name, self._small(value)))
+        return [
+            KernelPass(stage, self._kernel_name(stage, domain), domain, "flat", (Phase(stores=tuple(stores)),))
+            for domain, stores in by_domain.items()
+        ]
+
+    def _small(self, value: Value) -> Value:
+        known = {v: self.leaf(v, name) for v, name in self.temps.items() if v in self.variant.library}
+        return self.over_leaves(value, {v: k for v, k in known.items() if v is not value or v in self.temps})
+
+    # ------------------------------------------------------------ library passes
+
+    def _library_pass(self, stage: int) -> list[Pass]:
+        outputs: list[Store] = []
+        level = self.variant.level
+        known: dict[Value, Value] = {}
+        for value, name in self.temps.items():
+            if value not in self.variant.library or level[value] < stage:
+                known[value] = self.leaf(value, name)
+        wanted = [(self.temps[v], v) for v in self._library_outputs() if level[v] == stage]
+        wanted += [
+            (name, value)
+            for name, value in self.variant.outputs.items()
+            if name != "p" and domain_of(self.rule.state(name).type, self.rule.view) is Domain.SHAPED
+            and level[value] == stage
+        ]
+        for name, value in wanted:
+            for outer in self._free_in_loops(value):
+                self.over_leaves(outer, known)
+            outputs.append(Store(self.buffer(name, value), self.over_leaves(value, known)))
+        if not outputs:
+            return []
+        return [LibraryPass(stage, f"{self.prefix}_library_{stage}", tuple(outputs))]
+
+    def _free_in_loops(self, value: Value) -> list[Value]:
+        """What loops under `value` read from outside; worked out before them."""
+        bodies = [v for v in reachable([value]) if v.op == "loop"]
+        return [arg for loop in bodies for arg in operands(loop) if self._is_outside(arg)]
+
+    def _is_outside(self, value: Value) -> bool:
+        return not any(each.op == "loop_arg" for each in reachable([value]))
+
+
+def _hyper_name(value: Value) -> str | None:
+    if value.op == "hyper":
+        return "_".join([value.attr("name"), *map(str, value.attr("index"))])
+    return None
+
+
+__all__ = ["WIDE", "Builder"]

@@ -1,0 +1,181 @@
+"""find_levels: the earliest stage at which each value of each variant can be computed.
+
+Input: straight variants. Output: for each a `Levelled`: reductions taken out as slots, the values that the
+library computes, and the stage of every value. A reduction's result is there one stage after its
+operand, except for a sum over a row, which closes in the tile that holds the row; library
+work runs at the end of a stage, so what it makes is there one stage later. Shared slots are at one
+stage in all variants: the latest that any of them needs.
+
+Does not do: decide when anything is computed (search.py).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from optdsl.ir.nodes import Builder, Value, operands, reachable
+from optdsl.ir.rewrite import rewrite
+from optdsl.ops import OPS, Kind
+from optdsl.passes.variants import Straight
+from optdsl.schedule.plan import Domain, domain_of
+
+LIBRARY_OPS = frozenset({"loop", "loop_result", "index", "put_index"})
+SMALL = frozenset({Domain.COL, Domain.MATRIX, Domain.TENSOR, Domain.GROUP, Domain.ALL})
+WIDE = frozenset({Domain.FULL, Domain.ROW})
+
+
+@dataclass
+class Levelled:
+    """One variant, ready to be scheduled. `reductions` by slot; `level` of every value, `slots` of every
+    slot; `library` are the values that torch's routines compute."""
+
+    outputs: dict[str, Value]
+    reductions: dict[str, Value]
+    library: frozenset[Value]
+    shared: frozenset[str]
+    level: dict[Value, int] = field(default_factory=dict)
+
+    @property
+    def roots(self) -> list[Value]:
+        return [*self.outputs.values(), *(value.args[0] for value in self.reductions.values())]
+
+
+def find_levels(builder: Builder, variants: list[Straight], view: str) -> list[Levelled]:
+    found = [_separate(builder, each, view) for each in variants]
+    shared: dict[str, int] = {slot: 1 for each in found for slot in each.shared}
+    while True:
+        before = dict(shared)
+        for each in found:
+            slots = _local_levels(each, shared)
+            for slot in each.shared:
+                shared[slot] = max(shared[slot], slots[slot])
+        if shared == before:
+            return found
+
+
+def library_values(roots: list[Value], view: str) -> frozenset[Value]:
+    """Values that torch's batched routines compute: matrix products, draws, loops and their bodies, and
+    whatever is worked out from a value whose shape no kernel pass can visit."""
+    found: set[Value] = set()
+    looping: set[Value] = set()
+    for value in reachable(roots):
+        kind = OPS[value.op].kind
+        if value.op == "loop_arg" or (value.op != "loop" and any(a in looping for a in value.args)):
+            looping.add(value)
+        elif not value.type.on_device:
+            continue
+        elif not (
+            kind in (Kind.MATRIX, Kind.RANDOM)
+            or value.op in LIBRARY_OPS
+            or _odd(value, view)
+            or any(_odd(arg, view) for arg in value.args)
+        ):
+            continue
+        found.add(value)
+    return frozenset(found)
+
+
+def _odd(value: Value, view: str) -> bool:
+    return value.type.on_device and domain_of(value.type, view) is Domain.SHAPED
+
+
+def closes_in_row(value: Value, view: str) -> bool:
+    """A reduction of a FULL value over its columns: a tile that holds the row has the result."""
+    return (
+        OPS[value.op].kind is Kind.REDUCE
+        and value.attr("over") is None
+        and domain_of(value.type, view) is Domain.ROW
+        and domain_of(value.args[0].type, view) is Domain.FULL
+    )
+
+
+def _separate(builder: Builder, variant: Straight, view: str) -> Levelled:
+    """Replace reductions that need a barrier by `result` leaves."""
+    shared = {slot: value for slot, (_, value) in variant.contributions.items()}
+    roots = [*variant.outputs.values(), *(value.args[0] for value in shared.values())]
+    library = library_values(roots, view)
+    reductions: dict[str, Value] = {}
+
+    def step_of(original: set[Value]):  # type: ignore[no-untyped-def]
+        def step(value: Value) -> Value:
+            if OPS[value.op].kind is not Kind.REDUCE or value in original:
+                return value
+            if closes_in_row(value, view):
+                return value
+            slot = _slot_name(value, {**reductions, **shared})
+            reductions[slot] = value
+            return builder.make("result", (), value.type, value.span, slot=slot)
+
+        return step
+
+    done = rewrite(builder, roots, step_of({v for v in library if OPS[v.op].kind is Kind.REDUCE}))
+    for slot, value in shared.items():
+        attrs = dict(value.attrs)
+        reductions[slot] = builder.make(value.op, (done[value.args[0]],), value.type, value.span, **attrs)
+    outputs = {name: done[value] for name, value in variant.outputs.items()}
+    new_roots = [*outputs.values(), *(value.args[0] for value in reductions.values())]
+    return Levelled(outputs, reductions, library_values(new_roots, view), frozenset(shared))
+
+
+def _slot_name(value: Value, taken: dict[str, Value]) -> str:
+    """A readable name: sum_g2 for sum(g * g), max_row for max(row)."""
+    operand = value.args[0]
+    hint = operand.name or ""
+    if not hint and operand.op == "mul" and operand.args[0] is operand.args[1]:
+        hint = f"{operand.args[0].name or ''}2"
+    base = re.sub(r"\W", "_", f"{value.op.removesuffix('_of')}_{hint}").rstrip("_")
+    for other, known in taken.items():
+        if known is value:
+            return other
+    name, count = base, 2
+    while name in taken:
+        name, count = f"{base}_{count}", count + 1
+    return name
+
+
+def _local_levels(each: Levelled, shared: dict[str, int]) -> dict[str, int]:
+    """Fill `each.level`; the stage at which every slot's result is there."""
+    slots = dict(shared)
+    level: dict[Value, int] = {}
+    pending = dict(each.reductions)
+    # A reduction's operand may need another's result: take them as they become computable.
+    order: list[tuple[str, Value]] = []
+    while pending:
+        ready = [
+            slot
+            for slot, value in pending.items()
+            if not any(
+                v.op == "result" and v.attr("slot") in pending and v.attr("slot") not in shared
+                for v in reachable(value.args)
+            )
+        ]
+        order.extend((slot, pending.pop(slot)) for slot in ready)
+    for slot, value in order:
+        _fill(value.args[0], each.library, slots, level)
+        slots[slot] = max(slots.get(slot, 1), level[value.args[0]] + _after(value.args[0], each.library))
+    for value in each.outputs.values():
+        _fill(value, each.library, slots, level)
+    each.level = level
+    return slots
+
+
+def _after(operand: Value, library: frozenset[Value]) -> int:
+    """How many stages later a reduction of `operand` is there."""
+    return 2 if operand in library else 1
+
+
+def _fill(root: Value, library: frozenset[Value], slots: dict[str, int], level: dict[Value, int]) -> None:
+    for value in reachable([root]):
+        if value in level:
+            continue
+        if value.op == "result":
+            level[value] = slots[value.attr("slot")]
+            continue
+        level[value] = max(
+            (
+                level[arg] + (1 if arg in library and value not in library else 0)
+                for arg in operands(value)
+            ),
+            default=0,
+        )

@@ -1,0 +1,122 @@
+"""make_plan: from a typed rule to the passes of every variant.
+
+    split_variants   one straight-line rule for each way the host conditions fall
+    one_update       p's updates as one subtraction, rounded once
+    hoist_scalars    products with host numbers gathered
+    find_levels      the stage at which each value can be computed
+    choose_passes    when each write and reduction happens, what is stored: by bytes
+    build            the passes, over the plan's leaves
+
+Input: a typed rule. Output: a `Plan`. Raises CompileError (E503) where a rule needs what no target does yet.
+Does not do: text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from optdsl.diagnostics import CompileError, Diagnostic, Label
+from optdsl.ir.nodes import Rule, Value, reachable
+from optdsl.ops import OPS, Kind
+from optdsl.passes.hoist_scalars import hoist_scalars
+from optdsl.passes.one_update import one_update
+from optdsl.passes.variants import Branch, Split, Straight, split_variants
+from optdsl.schedule.build import Builder
+from optdsl.schedule.levels import find_levels
+from optdsl.schedule.plan import Decision, Domain, Plan, Variant, domain_of
+from optdsl.schedule.search import choose_passes
+
+Observer = Callable[[str, object], None]
+PASSES = ("split_variants", "one_update", "hoist_scalars", "find_levels", "choose_passes", "build")
+"""In order; each is named to `observe` with what it made."""
+
+
+def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan:
+    """The plan of `rule`. `observe(name, result)` sees what each pass leaves."""
+    check_supported(rule)
+    split = split_variants(rule)
+    observe("split_variants", split)
+    for variant in split.variants:
+        if "p" in variant.outputs:
+            variant.outputs["p"] = one_update(rule.builder, variant.outputs["p"])
+    observe("one_update", split)
+    for variant in split.variants:
+        _hoist(rule, variant)
+    observe("hoist_scalars", split)
+    levelled = find_levels(rule.builder, split.variants, rule.view)
+    observe("find_levels", levelled)
+    _check_levels(rule, levelled)
+    chosen = [choose_passes(rule, each) for each in levelled]
+    observe("choose_passes", [choice for _, choice in chosen])
+    slots: dict[str, Domain] = {}
+    variants: list[Variant] = []
+    for index, (each, (search, choice)) in enumerate(zip(levelled, chosen, strict=True)):
+        prefix = _snake(rule.name) + (f"_v{index}" if len(levelled) > 1 else "")
+        path = split.variants[index].path
+        variants.append(Builder(rule, index, prefix, each, search, choice, path, slots).build())
+    plan = Plan(rule, _decision(split.tree), tuple(variants), slots)
+    observe("build", plan)
+    return plan
+
+
+def check_supported(rule: Rule) -> None:
+    """Refuse what only the interpreter runs, with the place it is written at."""
+    found = []
+    for name, value in rule.outputs():
+        if name.startswith("report "):
+            found.append(Diagnostic(
+                "E503", "`report` is not supported yet by the targets cpu and triton", (_label(value, rule),)
+            ))
+    for value in reachable(each for _, each in rule.outputs()):
+        row = OPS[value.op]
+        if row.kind is Kind.CLOSURE or value.op in ("workers", "rank", "to_host"):
+            what = value.op.removesuffix("_at").replace("_", " ")
+            found.append(Diagnostic(
+                "E503", f"`{what}` is not supported yet by the targets cpu and triton", (_label(value, rule),),
+                'the interpreter runs it: backend="reference"',
+            ))
+    if found:
+        raise CompileError(found)
+
+
+def _check_levels(rule: Rule, levelled: list) -> None:  # type: ignore[type-arg]
+    for each in levelled:
+        for value in each.reductions.values():
+            if domain_of(value.args[0].type, rule.view) is Domain.SHAPED or (
+                domain_of(value.type, rule.view) is Domain.SHAPED
+            ):
+                raise CompileError([Diagnostic(
+                    "E503", "a reduction over parameters of a value with axes of its own is not supported "
+                    "yet by the targets cpu and triton", (_label(value, rule),),
+                    'the interpreter runs it: backend="reference"',
+                )])
+
+
+def _label(value: Value, rule: Rule) -> Label:
+    span = value.span or next(v.span for v in reachable([value]) if v.span is not None)
+    assert span is not None
+    return Label(span)
+
+
+def _hoist(rule: Rule, variant: Straight) -> None:
+    operands = [value for _, value in variant.contributions.values()]
+    done = hoist_scalars(rule.builder, [*variant.outputs.values(), *operands])
+    variant.outputs = {name: done[value] for name, value in variant.outputs.items()}
+    variant.contributions = {
+        slot: (op, done[value]) for slot, (op, value) in variant.contributions.items()
+    }
+
+
+def _decision(tree: Branch | int) -> Decision | int:
+    if isinstance(tree, int):
+        return tree
+    return Decision(tree.condition, _decision(tree.then), _decision(tree.otherwise))
+
+
+def _snake(name: str) -> str:
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name)
+    return spaced.lower()
+
+
+__all__ = ["PASSES", "Split", "make_plan"]

@@ -1,0 +1,273 @@
+"""choose_passes: when each write and reduction happens, and what is stored on the way, by bytes.
+
+Input: one levelled variant. Output: a `Choice`: the stage of every sink, the temporaries, and for each stage
+what its pass loads. Loads are minimum cuts (cut.py), so that the choice between recomputing and
+storing, the pass of each write and the pass of each reduction are one search: exhaustive where there are
+at most `EXHAUSTIVE` combinations, else one sink after another until nothing improves.
+Ties recompute, and write as late as possible.
+
+Bytes are those of a float32 parameter; a row's or column's number counts for almost nothing.
+Relies on: levels. Does not do: texts, buffers' names.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from optdsl.ir.nodes import Rule, Value, operands, reachable
+from optdsl.schedule.cut import cheapest_loads
+from optdsl.schedule.levels import WIDE, Levelled
+from optdsl.schedule.plan import Domain, domain_of
+from optdsl.types import STORAGE_BYTES, Storage
+
+EXHAUSTIVE = 4096
+SMALL_BYTES = 2.0**-7
+"""Bytes per parameter that a row's number counts as: 4 bytes over 512 columns."""
+EXACT = (Storage.COMPUTE, Storage.FLOAT32)
+"""Storages that give back what was stored: only these are loaded again in the step."""
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Something a FULL pass must do: `kind` is store (of an output), reduce (of a slot) or temp."""
+
+    kind: str
+    name: str
+    value: Value
+    earliest: int
+    latest: int
+
+
+@dataclass
+class Choice:
+    """`stage` of each sink; `temps` are the values stored for later passes; `loads` and `bytes` by stage."""
+
+    stage: dict[Sink, int]
+    temps: tuple[Value, ...]
+    loads: list[frozenset[Value]]
+    bytes: float
+
+
+@dataclass
+class Search:
+    rule: Rule
+    variant: Levelled
+    cache: dict[tuple[frozenset[Value], frozenset[Value]], tuple[frozenset[Value], float] | None] = field(
+        default_factory=dict
+    )
+
+    @property
+    def view(self) -> str:
+        return self.rule.view
+
+    def domain(self, value: Value) -> Domain:
+        return domain_of(value.type, self.view)
+
+    @cached_property
+    def users(self) -> dict[Value, list[Value]]:
+        users: dict[Value, list[Value]] = {}
+        for value in reachable([*self.variant.roots]):
+            for arg in operands(value):
+                users.setdefault(arg, []).append(value)
+        return users
+
+    def ready(self, value: Value) -> int:
+        """The first stage whose kernel pass can use `value`."""
+        return self.variant.level[value] + (1 if value in self.variant.library else 0)
+
+    @cached_property
+    def handed_over(self) -> list[Value]:
+        """Values of kernels that the library reads, and that are not in memory anyway."""
+        found = []
+        for value in reachable(self.variant.roots):
+            if value in self.variant.library or not value.type.on_device:
+                continue
+            if value.op in ("param", "grad", "state", "input", "result"):
+                continue
+            if self.domain(value) in WIDE and any(u in self.variant.library for u in self.users.get(value, [])):
+                found.append(value)
+        return found
+
+    @cached_property
+    def sinks(self) -> list[Sink]:
+        """What FULL passes must do. Sinks of smaller domains cost nothing and are placed by build.py."""
+        variant = self.variant
+        sinks: list[Sink] = []
+        for value in self.handed_over:
+            stages = [variant.level[u] for u in self.users[value] if u in variant.library]
+            sinks.append(Sink("temp", "", value, self.ready(value), min(stages)))
+        for slot, reduction in variant.reductions.items():
+            operand = reduction.args[0]
+            if self.domain(operand) in WIDE:
+                sinks.append(Sink("reduce", slot, operand, self.ready(operand), self._needed(slot) - 1))
+        last = max([0, *(s.earliest for s in sinks), *(s.latest for s in sinks)])
+        stores = [(n, v) for n, v in variant.outputs.items() if self._stored_wide(n, v)]
+        last = max([last, *(self.ready(value) for _, value in stores)])
+        sinks.extend(Sink("store", name, value, self.ready(value), last) for name, value in stores)
+        return [_ordered(sink) for sink in sinks]
+
+    def _stored_wide(self, name: str, value: Value) -> bool:
+        if name == "p":
+            return True
+        return not name.startswith("report ") and domain_of(self.rule.state(name).type, self.view) in WIDE
+
+    def _needed(self, slot: str) -> int:
+        """The first stage at which something is computed from a slot's result."""
+        if slot in self.variant.shared:
+            return max(
+                [1, *(self.variant.level[v] for v in self.variant.level
+                      if v.op == "result" and v.attr("slot") == slot)]
+            )
+        stages = [
+            self.variant.level[user]
+            for value in self.variant.level
+            if value.op == "result" and value.attr("slot") == slot
+            for user in self.users.get(value, [])
+        ]
+        stages += [
+            self.variant.level[value] for value in self.variant.outputs.values()
+            if value.op == "result" and value.attr("slot") == slot
+        ]
+        return min(stages, default=1)
+
+    @cached_property
+    def stages(self) -> int:
+        return 1 + max([0, *(sink.latest for sink in self.sinks)])
+
+    # ------------------------------------------------------------ cost
+
+    def cost(self, stage: dict[Sink, int], temps: tuple[Value, ...]) -> Choice | None:
+        loads: list[frozenset[Value]] = []
+        total = 0.0
+        for number in range(self.stages):
+            wanted = frozenset(
+                [s.value for s, at in stage.items() if at == number]
+                + [v for v in temps if self.ready(v) == number]
+            )
+            resident = self._resident(number, stage, temps)
+            key = (wanted, frozenset(resident))
+            if key not in self.cache:
+                self.cache[key] = cheapest_loads(wanted, resident, self._below)
+            found = self.cache[key]
+            if found is None:
+                return None
+            loads.append(found[0])
+            total += found[1]
+        total += sum(self.stored_bytes(sink) for sink in stage)
+        total += sum(self._bytes(value, Storage.COMPUTE) for value in temps)
+        return Choice(dict(stage), temps, loads, total)
+
+    def _below(self, value: Value) -> tuple[Value, ...]:
+        """What a kernel computes `value` from; the library's values are loaded or not there."""
+        return () if value in self.variant.library else value.args
+
+    def _bytes(self, value: Value, storage: Storage) -> float:
+        domain = self.domain(value)
+        return STORAGE_BYTES[storage] if domain is Domain.FULL else SMALL_BYTES
+
+    def stored_bytes(self, sink: Sink) -> float:
+        if sink.kind == "reduce":
+            return 0.0
+        storage = Storage.COMPUTE
+        if sink.kind == "store" and sink.name != "p":
+            state = self.rule.state(sink.name)
+            storage = state.storage
+            if domain_of(state.type, self.view) is not Domain.FULL:
+                return SMALL_BYTES
+            return STORAGE_BYTES[storage]
+        return self._bytes(sink.value, storage) if sink.name != "p" else STORAGE_BYTES[storage]
+
+    def _resident(self, number: int, stage: dict[Sink, int], temps: tuple[Value, ...]) -> dict[Value, float]:
+        """What lies in memory when the pass of stage `number` begins, with the bytes of loading it."""
+        written = {sink.name: at for sink, at in stage.items() if sink.kind == "store"}
+        resident: dict[Value, float] = {}
+        for value in self.variant.level:
+            if value.op in ("param", "grad", "state", "input") and self.domain(value) is not Domain.SHAPED:
+                name = {"param": "p", "grad": ""}.get(value.op) or (
+                    value.attr("name") if value.op == "state" else "p" if value.op == "param" else ""
+                )
+                if number <= written.get(name, number):
+                    storage = self.rule.state(name).storage if value.op == "state" else Storage.COMPUTE
+                    resident[value] = self._bytes(value, storage)
+            elif value in self.variant.library and self.domain(value) is not Domain.SHAPED:
+                if number > self.variant.level[value]:
+                    resident[value] = self._bytes(value, Storage.COMPUTE)
+        for sink, at in stage.items():
+            if number <= at or sink.kind == "reduce" or not sink.value.type.on_device:
+                continue
+            if sink.kind == "temp" or (
+                sink.name != "p"
+                and self.rule.state(sink.name).storage in EXACT
+                and self.domain(sink.value) is domain_of(self.rule.state(sink.name).type, self.view)
+            ):
+                resident.setdefault(sink.value, self._bytes(sink.value, Storage.COMPUTE))
+        for value in temps:
+            if number > self.ready(value):
+                resident.setdefault(value, self._bytes(value, Storage.COMPUTE))
+        return resident
+
+    # ------------------------------------------------------------ search
+
+    def best(self) -> Choice:
+        if self.stages == 1:
+            only = self.cost({sink: 0 for sink in self.sinks}, ())
+            assert only is not None
+            return only
+        best = self._best_stages(())
+        assert best is not None, "no order of passes computes this rule"
+        for extra in self._temp_candidates():
+            trial = self._best_stages((*best.temps, extra))
+            if trial is not None and trial.bytes < best.bytes - 1e-6:
+                best = trial
+        return best
+
+    def _temp_candidates(self) -> list[Value]:
+        """Full values that are computed before the last stage and used in a later one."""
+        return [
+            value
+            for value, level in self.variant.level.items()
+            if self.domain(value) is Domain.FULL and value.type.on_device and value.args
+            and value not in self.variant.library and value not in self.handed_over
+            and level < self.stages - 1
+        ]
+
+    def _best_stages(self, temps: tuple[Value, ...]) -> Choice | None:
+        count = 1
+        for sink in self.sinks:
+            count *= sink.latest - sink.earliest + 1
+        if count <= EXHAUSTIVE:
+            return _cheapest(self.cost(dict(zip(self.sinks, s, strict=True)), temps) for s in self._all())
+        stage = {sink: sink.earliest if sink.kind == "reduce" else sink.latest for sink in self.sinks}
+        best = self.cost(stage, temps)
+        improved = True
+        while improved:
+            improved = False
+            for sink in self.sinks:
+                for at in range(sink.latest, sink.earliest - 1, -1):
+                    trial = self.cost({**stage, sink: at}, temps)
+                    if trial is not None and (best is None or trial.bytes < best.bytes - 1e-6):
+                        best, stage, improved = trial, trial.stage, True
+        return best
+
+    def _all(self) -> Iterator[tuple[int, ...]]:
+        return itertools.product(*(range(s.latest, s.earliest - 1, -1) for s in self.sinks))
+
+
+def _ordered(sink: Sink) -> Sink:
+    return Sink(sink.kind, sink.name, sink.value, sink.earliest, max(sink.earliest, sink.latest))
+
+
+def _cheapest(choices: Iterator[Choice | None]) -> Choice | None:
+    best: Choice | None = None
+    for each in choices:
+        if each is not None and (best is None or each.bytes < best.bytes - 1e-6):
+            best = each
+    return best
+
+
+def choose_passes(rule: Rule, variant: Levelled) -> tuple[Search, Choice]:
+    search = Search(rule, variant)
+    return search, search.best()
