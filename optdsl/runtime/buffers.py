@@ -1,0 +1,316 @@
+"""Where the buffers of a class lie: addresses for kernels, batched views for library passes.
+
+Input: a class's tables, its members, its states. Output: the `pointers` table, and `Batch`es.
+
+Temps of all plans on a device share one arena, since they live within a step. A temp of n
+parameters of one shape and scalar row lies in one strided block, each on 64 bytes, so that a
+library pass sees [n, rows, cols] without a copy. A parameter that is not contiguous is copied into
+a buffer of its own before the kernels and back behind them.
+
+Relies on: holdings.py, library.py, tables.py. Does not do: gradients' addresses (engine.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optdsl.runtime.cohorts import Cohort, Member
+from optdsl.runtime.holdings import Holdings, is_shared
+from optdsl.runtime.library import Batch
+from optdsl.runtime.program import Library, Program, Temp
+from optdsl.runtime.state import compute_dtype
+from optdsl.runtime.tables import ClassTable, ResultLayout
+
+ALIGNMENT = 64
+"""Bytes; a cache line. Whole elements of every dtype, and enough for vector loads."""
+
+Placed = Sequence[tuple[Cohort, Mapping[str, Any]]]
+
+
+def padded(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT
+
+
+class Arena:
+    """The temps of one device. `generation` counts its moves; each voids the plans made before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.generation = 0
+        self.memory = torch.empty(0, dtype=torch.uint8, device=device)
+        self._end = 0
+
+    def start(self) -> None:
+        """Begins the layout of a plan."""
+        self._end = 0
+
+    def reserve(self, count: int) -> int:
+        """The offset of `count` bytes."""
+        start, self._end = self._end, self._end + padded(count)
+        return start
+
+    def settle(self) -> None:
+        """Grows the memory to what was reserved, after which `address` and `view` are valid."""
+        if self._end > self.memory.numel():
+            self.generation += 1
+            self.memory = torch.empty(0, dtype=torch.uint8, device=self.device)
+            self.memory = torch.empty(self._end, dtype=torch.uint8, device=self.device)
+
+    @property
+    def address(self) -> int:
+        return self.memory.data_ptr()
+
+    def view(
+        self, offset: int, dtype: torch.dtype, shape: Sequence[int], strides: Sequence[int]
+    ) -> Tensor:
+        whole = self.memory.view(dtype)
+        return whole.as_strided(tuple(shape), tuple(strides), offset // whole.element_size())
+
+
+class SharedTemps:
+    """Temps of a group or of the run, which the classes of a step share. Offsets into `arena`."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena = arena
+        self._offsets: dict[tuple[str, int], int] = {}
+
+    def offset(self, name: str, group_index: int) -> int:
+        key = name, group_index
+        if key not in self._offsets:
+            self._offsets[key] = self.arena.reserve(8)
+        return self._offsets[key]
+
+
+class ClassBuffers:
+    """The buffers of one class. Set `gradients` (by `Member.index`) before a batch runs."""
+
+    def __init__(
+        self,
+        program: Program,
+        table: ClassTable,
+        members: Sequence[Member],
+        placed: Placed,
+        holdings: Holdings,
+        shared: SharedTemps,
+    ) -> None:
+        self.program, self.table, self.members = program, table, members
+        self.placed, self.holdings, self.shared = placed, holdings, shared
+        self.arena = shared.arena
+        self.real = compute_dtype(members[0].p.dtype)
+        self.gradients: Sequence[Tensor | None] = ()
+        self.copies: list[tuple[Tensor, Tensor]] = []
+        self.parameters = [self._contiguous(member) for member in members]
+        self.temps = {temp.name: temp for temp in table.variant.temps}
+        self.states: dict[str, list[Tensor]] = {}
+        self.groups: dict[tuple[Any, ...], list[int]] = {}
+        for index, entry in enumerate(table.entries[: len(members)]):
+            key = (entry.sizes, entry.row)
+            self.groups.setdefault(key, []).append(index)
+        self._blocks: dict[str, dict[tuple[Any, ...], int]] = {}
+        self._relative: list[int] = []
+        for column, name in enumerate(table.variant.buffers):
+            self._place(column, name)
+        # An address must outlive a `.data` that is given to a parameter or state by hand.
+        tensors = [*self.parameters, *(each for many in self.states.values() for each in many)]
+        self.kept = [each.untyped_storage() for each in tensors]
+
+    def settle(self) -> None:
+        """Turns temps' offsets into addresses, once the arena has its place."""
+        for column in self._relative:
+            self.table.pointers[:, column] += self.arena.address
+
+    @property
+    def writes_p(self) -> bool:
+        variant = self.table.variant
+        kernels = any("p" in each.writes for each in variant.kernels)
+        return kernels or any("p" in each.writes for each in variant.libraries)
+
+    def copy_in(self) -> None:
+        """Before a step: parameters that are not contiguous."""
+        with torch.no_grad():
+            for own, buffer in self.copies:
+                buffer.copy_(own)
+
+    def copy_out(self) -> None:
+        """Behind a step: their new values."""
+        if self.writes_p:
+            with torch.no_grad():
+                for own, buffer in self.copies:
+                    own.copy_(buffer)
+
+    def _contiguous(self, member: Member) -> Tensor:
+        own = member.p.detach()
+        if own.is_contiguous():
+            return own
+        buffer = torch.empty_like(own, memory_format=torch.contiguous_format)
+        self.copies.append((own, buffer))
+        return buffer
+
+    def _place(self, column: int, name: str) -> None:
+        """Writes the addresses of buffer `name`, for a temp its offsets in the arena."""
+        pointers, count = self.table.pointers, len(self.members)
+        if name == "p":
+            pointers[:count, column] = [each.data_ptr() for each in self.parameters]
+        elif name in self.temps:
+            self._relative.append(column)
+            pointers[:, column] = self._place_temp(self.temps[name])
+        elif name in self.holdings.states:
+            pointers[:, column] = self._place_state(name)
+        elif name != "g":
+            raise ValueError(f"{self.program.name}: inputs ({name}) are not supported yet")
+
+    def _state(self, name: str, index: int) -> Tensor:
+        member, row = self.members[index], self.table.entries[index].row
+        cohort, h = self.placed[row]
+        return self.holdings.tensor(self.holdings.states[name], member, h, cohort.e)
+
+    def _place_state(self, name: str) -> list[int]:
+        tensors = [self._state(name, index) for index in range(len(self.members))]
+        self.states[name] = tensors
+        addresses = [each.data_ptr() for each in tensors]
+        by_group = {
+            member.group_index: address
+            for member, address in zip(self.members, addresses, strict=True)
+        }
+        rest = self.table.entries[len(self.members) :]
+        if not is_shared(self.holdings.states[name]):
+            return [*addresses, *(0 for _ in rest)]
+        return [*addresses, *(by_group[entry.group_index] for entry in rest)]
+
+    def _place_temp(self, temp: Temp) -> Any:
+        entries = self.table.entries
+        if temp.domain in ("group", "all"):
+            groups = [e.group_index if temp.domain == "group" else -1 for e in entries]
+            return [self.shared.offset(temp.name, group) for group in groups]
+        offsets = np.zeros(len(entries), np.int64)
+        blocks = self._blocks.setdefault(temp.name, {})
+        for key, indices in self.groups.items():
+            each = padded(math.prod(self._dims(temp, indices[0])) * self.real.itemsize)
+            blocks[key] = start = self.arena.reserve(each * len(indices))
+            offsets[indices] = start + each * np.arange(len(indices))
+        return offsets
+
+    def _sizes(self, index: int) -> dict[str, int]:
+        cohort, h = self.placed[self.table.entries[index].row]
+        return self.holdings.sizes(self.members[index], h, cohort.e)
+
+    def _dims(self, buffer: Any, index: int) -> tuple[int, ...]:
+        """The shape of `buffer` (a Temp or State) in the matrix view of one parameter."""
+        if buffer.domain == "shaped":
+            sizes = self._sizes(index)
+            return tuple(each if isinstance(each, int) else sizes[each] for each in buffer.shape)
+        return self._domain_dims(buffer.domain, index)
+
+    def _domain_dims(self, domain: str, index: int) -> tuple[int, ...]:
+        sizes = self.table.entries[index].sizes
+        rows = sizes.rows if domain in ("full", "row") else 1
+        cols = sizes.cols if domain in ("full", "col") else 1
+        if self.program.view != "last":
+            return rows, cols
+        return sizes.batch if domain != "tensor" else 1, rows, cols
+
+    # ------------------------------------------------------------ library passes
+
+    def batches(self, library: Library, results: ResultLayout) -> list[Batch]:
+        """One batch for each shape and scalar row of the class."""
+        return [self._batch(library, key, results) for key in self.groups]
+
+    def _batch(self, library: Library, key: tuple[Any, ...], results: ResultLayout) -> Batch:
+        indices = self.groups[key]
+        index, row = indices[0], key[1]
+        dims = [(self._numbers(name, index), name) for name in (*library.reads, *library.writes)]
+        return Batch(
+            library,
+            len(indices),
+            {name: self._reader(name, key) for name in library.reads},
+            [self._writer(name, key) for name in library.writes],
+            self._result_places(indices, results),
+            lambda: [float(each) for each in self.table.scalars[row]],
+            self._sizes(index),
+            self.real,
+            sum(count for count, _ in dims) * self.real.itemsize,
+        )
+
+    def _numbers(self, name: str, index: int) -> int:
+        buffer = self.temps.get(name) or self.holdings.states.get(name)
+        if buffer is None:
+            return self.table.entries[index].sizes.numel
+        return math.prod(self._dims(buffer, index))
+
+    def _temp_view(self, temp: Temp, key: tuple[Any, ...]) -> Tensor:
+        indices = self.groups[key]
+        dims = self._dims(temp, indices[0])
+        step = padded(math.prod(dims) * self.real.itemsize) // self.real.itemsize
+        strides = [math.prod(dims[axis + 1 :]) for axis in range(len(dims))]
+        shape = (len(indices), *dims)
+        return self.arena.view(self._blocks[temp.name][key], self.real, shape, (step, *strides))
+
+    def _tensors(self, name: str, indices: Sequence[int]) -> list[Tensor]:
+        if name == "p":
+            return [self.parameters[index] for index in indices]
+        if name == "g":
+            found = [self.gradients[self.members[index].index] for index in indices]
+            return [each for each in found if each is not None]
+        return [self.states[name][index] for index in indices]
+
+    def _reader(self, name: str, key: tuple[Any, ...]) -> Callable[[int, int], Tensor]:
+        indices = self.groups[key]
+        if name in self.temps:
+            temp = self.temps[name]
+            if temp.domain in ("group", "all"):
+                index = self.table.variant.buffers.index(name)
+                offset = int(self.table.pointers[indices[0], index]) - self.arena.address
+                number = self.arena.view(offset, self.real, (), ())
+                return lambda lo, hi: number
+            view = self._temp_view(temp, key)
+            return lambda lo, hi: view[lo:hi]
+        state = self.holdings.states.get(name)
+        if state is not None and is_shared(state):
+            tensor = self.states[name][indices[0]]
+            return lambda lo, hi: tensor
+        dims = self._dims(state, indices[0]) if state else self._domain_dims("full", indices[0])
+
+        def stacked(lo: int, hi: int) -> Tensor:
+            tensors = self._tensors(name, indices[lo:hi])
+            return torch.stack([each.detach().reshape(dims) for each in tensors])
+
+        return stacked
+
+    def _writer(self, name: str, key: tuple[Any, ...]) -> Callable[[int, int, Tensor], None]:
+        indices = self.groups[key]
+        if name in self.temps:
+            view = self._temp_view(self.temps[name], key)
+
+            def keep(lo: int, hi: int, value: Tensor) -> None:
+                view[lo:hi].copy_(value)
+
+            return keep
+
+        def store(lo: int, hi: int, value: Tensor) -> None:
+            tensors = self._tensors(name, indices[lo:hi])
+            for tensor, each in zip(tensors, value, strict=True):
+                tensor.copy_(each.reshape(tensor.shape))
+
+        return store
+
+    def _result_places(self, indices: Sequence[int], results: ResultLayout) -> dict[str, Tensor]:
+        """Where in the flat results each slot's numbers stand, in the shape of `_domain_dims`."""
+        places = {}
+        for slot, (domain, _) in results.places.items():
+            if domain in ("group", "all"):
+                group = self.table.entries[indices[0]].group_index
+                where = np.array(results.shared(slot, group))
+            else:
+                dims = self._domain_dims(domain, indices[0])
+                shapes = self.table.shapes[list(indices)]
+                first = np.array([results.of_tensor(slot, shape, 0) for shape in shapes])
+                along = np.arange(math.prod(dims)).reshape(dims)
+                where = first.reshape(-1, *(1 for _ in dims)) + along
+            places[slot] = torch.from_numpy(where.astype(np.int64)).to(self.arena.device)
+        return places

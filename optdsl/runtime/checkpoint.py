@@ -1,0 +1,193 @@
+"""Checkpoints in torch's layout, out and in.
+
+Out: `{"state": {i: {"step": 0-d float32, key: tensor, ...}}, "param_groups": [...]}`, shared
+states in the groups. In: the same, from this or from torch's own optimizer of the same rule.
+Everything is checked and copied before anything is replaced, so that a refused checkpoint
+changes nothing.
+
+A state gets the dtype that it has here (float32 by default), whatever the checkpoint's or the
+parameter's: torch would cast it to the parameter's and so lose most of its bits in bfloat16.
+
+Relies on: holdings.py, groups.py. Does not do: hooks (optimizer.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optdsl.runtime.cohorts import Environment, Member
+from optdsl.runtime.groups import (
+    check_options,
+    make_members,
+    plain_hypers,
+    static_values,
+)
+from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
+from optdsl.runtime.program import Program, State
+from optdsl.runtime.state import state_dtype, state_shape
+
+STEP = "step"
+STEPS = "steps"
+"""Where a group keeps the count of its steps, if its rule reads it; hyperparameters cannot be
+called so."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a checkpoint says, ready to be put in place."""
+
+    groups: list[Group]
+    states: dict[Tensor, dict[str, Any]]
+    t: dict[Tensor, int]
+    statics: list[tuple[tuple[str, Any], ...]]
+
+
+def with_steps(
+    table: Mapping[Tensor, Mapping[str, Any]], t: Mapping[Tensor, int]
+) -> dict[Tensor, dict[str, Any]]:
+    """The states of all parameters that have some or were updated, each with its `step`: a tensor
+    of its own, since torch adds to it in place."""
+    result = {}
+    for p, states in table.items():
+        count = t.get(p, 0)
+        if count:
+            result[p] = {STEP: torch.tensor(float(count), dtype=torch.float32), **states}
+        elif states:
+            result[p] = dict(states)
+    return result
+
+
+def read(program: Program, groups: Sequence[Group], saved: Mapping[str, Any]) -> Loaded:
+    """Checks `saved` against the parameters of `groups` and copies it.
+
+    Raises ValueError for other groups, a state of another shape, one that is unknown or missing.
+    """
+    new_groups = _groups(program, groups, saved["param_groups"])
+    states = {state.name: state for state in program.states}
+    members = make_members(program, new_groups)
+    by_param = {member.p: member for member in members}
+    keys = [key for group in saved["param_groups"] for key in group["params"]]
+    params = [p for group in new_groups for p in group["params"]]
+    loaded: dict[Tensor, dict[str, Any]] = {}
+    t: dict[Tensor, int] = {}
+    table: dict[Tensor, dict[str, Any]] = {}
+    holdings = Holdings(program, states, table, new_groups)
+    for key, p in zip(keys, params, strict=True):
+        entry = saved["state"].get(key)
+        if not entry:
+            continue
+        member = by_param[p]
+        t[p] = _count(entry.get(STEP, 0), member)
+        loaded[p] = _states(program, holdings, member, entry, t[p], new_groups)
+    _shared(holdings, members, new_groups)
+    statics = [static_values(program, group) for group in new_groups]
+    return Loaded(new_groups, loaded, t, statics)
+
+
+def _groups(
+    program: Program, groups: Sequence[Group], saved: Sequence[Mapping[str, Any]]
+) -> list[Group]:
+    """The saved entries over the present parameters; what a saved group lacks stays as it is."""
+    if len(groups) != len(saved):
+        raise ValueError(
+            f"the checkpoint has {len(saved)} parameter groups, this optimizer has {len(groups)}"
+        )
+    forgotten = {"params", STEPS, *(s.key for s in program.states if is_shared(s))}
+    result = []
+    for index, (group, old) in enumerate(zip(groups, saved, strict=True)):
+        if len(group["params"]) != len(old["params"]):
+            raise ValueError(
+                f"group {index} of the checkpoint has {len(old['params'])} parameters, this "
+                f"optimizer's has {len(group['params'])}"
+            )
+        kept = {key: value for key, value in group.items() if key not in forgotten}
+        rest = {key: deepcopy(value) for key, value in old.items() if key != "params"}
+        new: Group = {**kept, **rest, "params": group["params"]}
+        for name, default in program.hypers:
+            if isinstance(default, tuple) and isinstance(new[name], list):
+                new[name] = tuple(new[name])
+        check_options(program, new)
+        program.check(plain_hypers(new, [name for name, _ in program.hypers]))
+        result.append(new)
+    return result
+
+
+def _count(step: Any, member: Member) -> int:
+    count = float(step.item() if isinstance(step, Tensor) else step)
+    if count < 0 or count != int(count):
+        raise ValueError(f"the checkpoint's step of {describe(member)} is {count}")
+    return int(count)
+
+
+def _states(
+    program: Program,
+    holdings: Holdings,
+    member: Member,
+    entry: Mapping[str, Any],
+    t: int,
+    groups: Sequence[Group],
+) -> dict[str, Any]:
+    """One parameter's states, checked and copied."""
+    own = {state.key: state for state in program.states if not is_shared(state)}
+    # torch.optim.SGD writes `momentum_buffer: None` where it has none.
+    given = {k: value for k, value in entry.items() if k != STEP and value is not None}
+    for key in given:
+        if key not in own:
+            known = ", ".join(own) or "none"
+            raise ValueError(
+                f"the checkpoint has a state {key!r} of {describe(member)}; those of "
+                f"{program.name} are: {known}"
+            )
+    born = {own[key].birth for key in given}
+    missing = [key for key, state in own.items() if state.birth in born and key not in given]
+    if missing:
+        raise ValueError(f"the checkpoint lacks the state {missing[0]!r} of {describe(member)}")
+    if given and not t and "t" in program.reads:
+        raise ValueError(f"the checkpoint lacks {STEP!r} of {describe(member)}")
+    h = plain_hypers(groups[member.group_index], [name for name, _ in program.hypers])
+    e = Environment(member, max(t, 1), frozenset(own[key].name for key in given))
+    return {key: _fitted(holdings, own[key], member, h, e, value) for key, value in given.items()}
+
+
+def _fitted(
+    holdings: Holdings,
+    state: State,
+    member: Member,
+    h: Mapping[str, Any],
+    e: Environment,
+    value: Any,
+) -> Tensor:
+    """A copy of `value` with the dtype and device of `state`."""
+    sizes = holdings.sizes(member, h, e)
+    shape = state_shape(state, member.p, holdings.program.view, sizes)
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+        what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"the checkpoint's {state.key!r} of {describe(member)} is {what}, not {list(shape)}"
+        )
+    dtype = state_dtype(state, member.p.dtype)
+    return value.detach().to(member.p.device, dtype, copy=True).contiguous()
+
+
+def _shared(holdings: Holdings, members: Sequence[Member], groups: Sequence[Group]) -> None:
+    """Copies the states of groups and of the run, which are one tensor for all groups."""
+    names = [name for name, _ in holdings.program.hypers]
+    first = {member.group_index: member for member in reversed(members)}
+    for state in holdings.states.values():
+        if not is_shared(state):
+            continue
+        for index, group in enumerate(groups):
+            if group.get(state.key) is None or index not in first:
+                group.pop(state.key, None)
+            elif state.domain == "all" and index and state.key in groups[0]:
+                group[state.key] = groups[0][state.key]
+            else:
+                e = Environment(first[index], 1, frozenset())
+                h = plain_hypers(group, names)
+                group[state.key] = _fitted(holdings, state, first[index], h, e, group[state.key])

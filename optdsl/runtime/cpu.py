@@ -1,0 +1,148 @@
+"""The CPU target: generated C kernels, run by the driver on torch's number of threads.
+
+Input: a DevicePlan of tensors in host memory. Output: its `Runner`. One foreign call runs all
+stages up to the next library pass; its arguments are made once.
+
+Relies on: native.py, driver.c. Does not do: tables (tables.py), the choice of variants (engine.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from optdsl.runtime.counters import Counters
+from optdsl.runtime.native import NativeError, load, load_kernels
+from optdsl.runtime.program import Program
+from optdsl.runtime.stages import DevicePlan
+from optdsl.runtime.tables import Cutting, Ints, StageTable
+
+CUTTING = Cutting()
+"""Tasks of 16,384 elements: 64 KiB of each float32 operand, which stay in L2 between phases."""
+
+SPLITS_BY_ALIGNMENT = False
+"""x86 and Arm load from any address at full speed, so that one class serves both."""
+
+SERIAL_WORK = 32_768
+"""Elements up to which the caller's thread works alone: a parallel region costs some 5 us, the
+time of about 8,000 elements of AdamW, and far more where another process holds a core."""
+
+TASK_WORK = 256
+"""What starting a task costs, in elements."""
+
+
+@cache
+def driver() -> Any:
+    """The foreign function optdsl_run; without threads where the compiler has no OpenMP.
+
+    Raises NativeError without a working compiler.
+    """
+    text = Path(__file__).with_name("driver.c").read_text()
+    try:
+        library = load(text, "-fopenmp")
+    except NativeError:
+        library = load(text, "-Wno-unknown-pragmas")
+    function = library.optdsl_run
+    function.restype = None
+    return function
+
+
+@dataclass(eq=False)
+class _Call:
+    """The arguments of one foreign call; `kept` are the tables that they point to."""
+
+    arguments: tuple[Any, ...]
+    kept: list[Any]
+    parallel: bool
+
+
+class CpuRunner:
+    """Runs the stages of one plan; `results` is the flat float64 table as a tensor."""
+
+    def __init__(self, program: Program, plan: DevicePlan, counters: Counters) -> None:
+        self._plan, self._counters = plan, counters
+        self._partials = np.zeros(max(1, plan.partials), np.float64)
+        self._results = np.zeros(max(1, plan.results), np.float64)
+        self.results = torch.from_numpy(self._results)
+        self._driver = driver()
+        self._calls: dict[tuple[int, int, int], _Call] = {}
+        self._kernels: dict[tuple[torch.dtype, str], int] = {}
+        for step_class in plan.classes:
+            library = load_kernels(program.c_source, str(step_class.dtype).removeprefix("torch."))
+            for kernel in step_class.table.variant.kernels:
+                function = getattr(library, kernel.name)
+                address = ctypes.cast(function, ctypes.c_void_p).value or 0
+                self._kernels[step_class.dtype, kernel.name] = address
+        self._dtypes = {id(each.table): each.dtype for each in plan.classes}
+
+    def begin(self, *, addresses: bool) -> None:
+        """Nothing: the kernels read the plan's own arrays."""
+
+    def run(self, first: int, last: int) -> None:
+        """Runs stages [first, last) in at most one parallel region."""
+        if first == last:
+            return
+        key = first, last, torch.get_num_threads()
+        call = self._calls.get(key)
+        if call is None:
+            call = self._calls[key] = self._prepare(*key)
+        self._counters.calls += 1
+        self._counters.regions += call.parallel
+        self._driver(*call.arguments)
+
+    def _prepare(self, first: int, last: int, threads: int) -> _Call:
+        stages = self._plan.stages[first:last]
+        total = sum(int(launch.work.sum()) for stage in stages for _, launch in stage.launches)
+        if total <= SERIAL_WORK:
+            threads = 1
+        kept: list[Any] = []
+        records = [self._stage(stage, threads, kept) for stage in stages]
+        table = np.array(records, np.int64)
+        arguments = (
+            ctypes.c_void_p(table.ctypes.data),
+            ctypes.c_longlong(len(stages)),
+            ctypes.c_void_p(self._partials.ctypes.data),
+            ctypes.c_void_p(self._results.ctypes.data),
+            ctypes.c_longlong(threads),
+        )
+        return _Call(arguments, [*kept, table], threads > 1)
+
+    def _stage(self, stage: StageTable, threads: int, kept: list[Any]) -> list[int]:
+        """One `struct stage` of the driver."""
+        passes = np.zeros((len(stage.launches), 8), np.int64)
+        for row, (table, launch) in enumerate(stage.launches):
+            passes[row] = (
+                self._kernels[self._dtypes[id(table)], launch.kernel.name],
+                len(launch.tasks),
+                launch.tasks.ctypes.data,
+                table.pointers.ctypes.data,
+                table.pointers.shape[1],
+                table.shapes.ctypes.data,
+                table.scalars.ctypes.data,
+                table.scalars.shape[1],
+            )
+        ends = deal([launch.work for _, launch in stage.launches], threads)
+        kept += [passes, ends]
+        return [
+            *(passes.ctypes.data, len(passes), ends.ctypes.data, len(ends)),
+            *(stage.finish.ctypes.data, len(stage.finish)),
+            *(stage.finish_shared.ctypes.data, len(stage.finish_shared)),
+        ]
+
+
+def deal(work: Sequence[Ints], parts: int) -> Ints:
+    """Where each of `parts` contiguous ranges of tasks ends, for about equal work."""
+    costs = np.concatenate([np.zeros(0, np.int64), *work]) + TASK_WORK
+    if not len(costs):
+        return np.zeros(parts, np.int64)
+    middles = np.cumsum(costs) - costs / 2
+    goals = costs.sum() * np.arange(1, parts + 1) / parts
+    ends: Ints = np.searchsorted(middles, goals).astype(np.int64)
+    return ends

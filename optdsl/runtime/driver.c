@@ -1,0 +1,125 @@
+/* The step of a plan on the CPU: all stages up to the next library pass in one parallel region.
+ *
+ * A stage is the tasks of its passes, then both levels of its finish (see runtime/program.py for the
+ * tables). Tasks are dealt in contiguous ranges that the caller has made about equal in work;
+ * every number is computed by one thread in a fixed order, so that results do not depend on
+ * the number of threads. Built once per machine, with -fopenmp where the compiler has it.
+ */
+typedef long long i64;
+typedef void kernel_function(const i64 *task, void *const *pointers, const i64 *shape,
+                             const double *scalars, double *partials, const double *results);
+
+/* One kernel over one class. `columns` and `width` are the row lengths of pointers and scalars. */
+struct pass {
+    kernel_function *kernel;
+    i64 count;
+    const i64 *tasks;
+    void *const *pointers;
+    i64 columns;
+    const i64 *shapes;
+    const double *scalars;
+    i64 width;
+};
+
+/* `ends` has for each of `parts` parts the number of its last task plus one. */
+struct stage {
+    const struct pass *passes;
+    i64 count;
+    const i64 *ends;
+    i64 parts;
+    const i64 *finish;
+    i64 finish_count;
+    const i64 *finish_shared;
+    i64 finish_shared_count;
+};
+
+#ifdef _OPENMP
+extern int omp_get_thread_num(void);
+extern int omp_get_num_threads(void);
+#else
+static int omp_get_thread_num(void) { return 0; }
+static int omp_get_num_threads(void) { return 1; }
+#endif
+
+enum { TASK = 4, SHAPE = 8, RECORD = 6 };
+
+/* Tasks [lo, hi) of a stage, counted through its passes. */
+static void work(const struct stage *stage, i64 lo, i64 hi, double *partials, const double *results)
+{
+    const struct pass *pass = stage->passes;
+    for (i64 first = 0; first < hi; first += pass->count, pass++) {
+        const i64 start = lo > first ? lo - first : 0;
+        const i64 end = hi - first < pass->count ? hi - first : pass->count;
+        for (i64 i = start; i < end; i++) {
+            const i64 *task = pass->tasks + TASK * i;
+            const i64 tensor = task[0];
+            const i64 *shape = pass->shapes + SHAPE * tensor;
+            pass->kernel(task, pass->pointers + pass->columns * tensor, shape,
+                         pass->scalars + pass->width * shape[4], partials, results);
+        }
+    }
+}
+
+static inline double join(i64 operation, double x, double y)
+{
+    if (operation == 0)
+        return x + y;
+    if (x != x || y != y)
+        return __builtin_nan("");
+    return (operation == 1) == (x > y) ? x : y;
+}
+
+/* results[target + j] = the operation over i < count of source[start + i * stride + j], j < width. */
+static void finish(const i64 *record, const double *source, double *results)
+{
+    const i64 operation = record[0], stride = record[2], count = record[3], width = record[5];
+    double *target = results + record[4];
+    const double first = operation == 0 ? 0.0 : operation == 1 ? -__builtin_inf() : __builtin_inf();
+    source += record[1];
+    for (i64 j = 0; j < width; j++)
+        target[j] = first;
+    for (i64 i = 0; i < count; i++)
+        for (i64 j = 0; j < width; j++)
+            target[j] = join(operation, target[j], source[i * stride + j]);
+}
+
+static void finish_part(const i64 *records, i64 count, i64 part, i64 parts, const double *source,
+                        double *results)
+{
+    for (i64 i = count * part / parts; i < count * (part + 1) / parts; i++)
+        finish(records + RECORD * i, source, results);
+}
+
+/* The share of `thread` of `threads`. Barriers stand only where something follows that needs them. */
+static void run(const struct stage *stages, i64 count, double *partials, double *results, i64 thread,
+                i64 threads)
+{
+    for (const struct stage *stage = stages; stage < stages + count; stage++) {
+        for (i64 part = thread; part < stage->parts; part += threads)
+            work(stage, part ? stage->ends[part - 1] : 0, stage->ends[part], partials, results);
+        if (stage->finish_count) {
+            #pragma omp barrier
+            finish_part(stage->finish, stage->finish_count, thread, threads, partials, results);
+        }
+        if (stage->finish_shared_count) {
+            #pragma omp barrier
+            finish_part(stage->finish_shared, stage->finish_shared_count, thread, threads, results,
+                        results);
+        }
+        if (stage + 1 < stages + count) {
+            #pragma omp barrier
+        }
+    }
+}
+
+/* Runs `count` stages on `threads` threads; 1: in the caller's, without a parallel region. */
+void optdsl_run(const struct stage *stages, i64 count, double *partials, double *results, i64 threads)
+{
+    if (threads <= 1) {
+        for (i64 i = 0; i < count; i++)
+            run(stages + i, 1, partials, results, 0, 1);
+        return;
+    }
+    #pragma omp parallel num_threads(threads)
+    run(stages, count, partials, results, omp_get_thread_num(), omp_get_num_threads());
+}

@@ -1,0 +1,370 @@
+"""The step: which variant each cohort runs now, on which kept plan, with which numbers.
+
+Input: an optimizer's groups, parameters and states. Output: the step, taken. What a step costs the
+host: one scan of the gradients' addresses, one evaluation of host functions a cohort, one call a
+segment. Plans are kept by the vector of the cohorts' variants and made anew only when a tensor
+moved, a state was replaced, or another set of parameters has gradients.
+
+Relies on: cohorts.py, groups.py, gradients.py, stages.py and the targets. Does not do: torch's
+interface (optimizer.py), checkpoints.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optdsl.runtime.backends import Backend, choose_backend
+from optdsl.runtime.buffers import Arena
+from optdsl.runtime.checkpoint import STEPS
+from optdsl.runtime.cohorts import Cohort, make_cohorts, split_cohorts
+from optdsl.runtime.counters import Counters
+from optdsl.runtime.gradients import Gradients, Scanner
+from optdsl.runtime.groups import check_static, make_members, plain_hypers, static_values
+from optdsl.runtime.holdings import Group, Holdings, is_shared
+from optdsl.runtime.program import Program
+from optdsl.runtime.reference import Interpreter, reference_step
+from optdsl.runtime.stages import DevicePlan, Order, StepClass, plan_device
+from optdsl.runtime.state import Changes, StateTable
+
+KEPT_PLANS = 16
+"""Vectors of variants whose plans are kept; `every k` alternates between two."""
+
+INACTIVE = -1
+
+
+class Owner(Protocol):
+    """What the engine reads of an optimizer."""
+
+    param_groups: list[Group]
+    state: Any
+
+
+class Engine:
+    """The steps of one optimizer. `t` counts the updates of each parameter, up to date after
+    `collect`; `counters` say what was done."""
+
+    def __init__(
+        self, program: Program, owner: Owner, backend: str, interpreter: Interpreter | None
+    ) -> None:
+        self.program, self.owner = program, owner
+        self.backend, self.interpreter = backend, interpreter
+        self.counters = Counters()
+        self.t: dict[Tensor, int] = {}
+        self.statics: list[tuple[tuple[str, Any], ...]] = []
+        self._names = tuple(name for name, _ in program.hypers)
+        self._states = {state.name: state for state in program.states}
+        self._born = [frozenset(variant.states) for variant in program.variants]
+        self._changes = Changes()
+        self._arenas: dict[torch.device, Arena] = {}
+        self._plans: dict[tuple[int, ...], list[DevicePlan]] = {}
+        self.forget()
+
+    # ---------------------------------------------------------------- what others may ask
+
+    def collect(self) -> dict[Tensor, int]:
+        """The number of updates of each parameter that had one."""
+        for cohort in self._cohorts:
+            for member in cohort.members:
+                self.t[member.p] = cohort.t
+        return {p: t for p, t in self.t.items() if t}
+
+    def forget(self) -> None:
+        """Drops all that was learnt of parameters and states; the next step looks anew. Call
+        `collect` before, unless `t` is to be replaced."""
+        self._seen_changes = -1
+        self._listed: list[Tensor] = []
+        self._params: list[Tensor] = []
+        self._addresses: list[int] = []
+        self._cohorts: list[Cohort] = []
+        self._active: list[bool] | None = None
+        self._backends: dict[torch.device, Backend | None] = {}
+        self._scanner = Scanner([], self.program.reads_gradient)
+        self._holdings = Holdings(self.program, self._states, {}, [])
+        self._plans.clear()
+
+    def restart(self, t: dict[Tensor, int], statics: list[tuple[tuple[str, Any], ...]]) -> None:
+        """Begins anew after a checkpoint: with these counts and static entries."""
+        self.forget()
+        self.t, self.statics = dict(t), list(statics)
+
+    def record(self, group: Group) -> None:
+        """Notes the static entries of a group that was added."""
+        self.statics.append(static_values(self.program, group))
+
+    # ---------------------------------------------------------------- the step
+
+    def step(self) -> None:
+        """One step of all parameters that have a gradient (or, where the rule reads none, require
+        one). Raises ValueError or RuntimeError for what a step cannot take, before it changes
+        anything."""
+        groups = self.owner.param_groups
+        if self._stale(groups):
+            self._look(groups)
+        for group, recorded in zip(groups, self.statics, strict=True):
+            if recorded:
+                check_static(self.program, group, recorded)
+        hypers = [plain_hypers(group, self._names) for group in groups]
+        self.counters.scans += 1
+        gradients = self._scanner.scan(self._negated(groups))
+        if gradients.active is not self._active and gradients.active != self._active:
+            self._split(gradients.active)
+        decisions = self._decide(groups, hypers)
+        if None in self._backends.values():
+            self._run_reference(decisions, hypers, gradients)
+        else:
+            plans = self._plans.get(decisions)
+            if plans is None or not all(_fits(plan, gradients) for plan in plans):
+                plans = self._make_plans(decisions, hypers, gradients)
+            for plan in plans:
+                self._run(plan, hypers, gradients)
+        self._advance(groups, decisions)
+        self.counters.steps += 1
+
+    def _stale(self, groups: Sequence[Group]) -> bool:
+        """Whether parameters or states are others than were seen, or lie elsewhere."""
+        if self._seen_changes != self._changes.count or not self._owns_table():
+            return True
+        params = _flat(groups)
+        return (
+            len(params) != len(self._listed)
+            or not all(map(operator.is_, params, self._listed))
+            or list(map(Tensor.data_ptr, self._params)) != self._addresses
+        )
+
+    def _owns_table(self) -> bool:
+        table = self.owner.state
+        return isinstance(table, StateTable) and table.changes is self._changes
+
+    def _look(self, groups: Sequence[Group]) -> None:
+        """Reads all parameters and states anew."""
+        self.counters.looks += 1
+        self.collect()
+        self.forget()
+        if not self._owns_table():
+            self.owner.state = StateTable(self._changes, self.owner.state)
+        members = make_members(self.program, groups)
+        self._listed = _flat(groups)
+        self._params = [member.p for member in members]
+        self._addresses = list(map(Tensor.data_ptr, self._params))
+        self._scanner = Scanner(self._params, self.program.reads_gradient)
+        for device in dict.fromkeys(p.device for p in self._params):
+            fallback = self.interpreter is not None
+            self._backends[device] = choose_backend(self.backend, device, fallback=fallback)
+        self._check_devices()
+        for p in self._params:
+            self.owner.state[p]  # makes the dict that its states will lie in
+        self._holdings = Holdings(self.program, self._states, self.owner.state, groups)
+        counts = [self.t.get(p, 0) for p in self._params]
+        born = [self._holdings.existing(member) for member in members]
+        self._cohorts = make_cohorts(self.program, members, counts, born)
+        self._seen_changes = self._changes.count
+
+    def _check_devices(self) -> None:
+        shared = any(is_shared(state) for state in self.program.states)
+        shared = shared or any(domain in ("group", "all") for _, domain in self.program.slots)
+        if shared and len(self._backends) > 1:
+            devices = ", ".join(map(str, self._backends))
+            raise ValueError(
+                f"{self.program.name} has numbers over several parameters, which lie on {devices}; "
+                "that is not supported yet"
+            )
+
+    def _negated(self, groups: Sequence[Group]) -> list[int]:
+        """The members whose gradients count with the opposite sign."""
+        if not any(group["maximize"] for group in groups):
+            return []
+        return sorted(
+            member.index
+            for cohort in self._cohorts
+            if groups[cohort.group_index]["maximize"]
+            for member in cohort.members
+        )
+
+    def _split(self, active: list[bool]) -> None:
+        """Splits cohorts of which only a part takes part."""
+        cohorts = split_cohorts(self._cohorts, active)
+        if len(cohorts) != len(self._cohorts):
+            self._plans.clear()
+        self._cohorts, self._active = cohorts, active
+
+    def _decide(
+        self, groups: Sequence[Group], hypers: Sequence[Mapping[str, Any]]
+    ) -> tuple[int, ...]:
+        """The variant of each cohort, INACTIVE for those without gradients."""
+        active, decide = self._active or [], self.program.decide
+        single = len(self.program.variants) == 1
+        decisions = []
+        for cohort in self._cohorts:
+            if not active[cohort.members[0].index]:
+                decisions.append(INACTIVE)
+                continue
+            e = cohort.e
+            e.t = cohort.t + 1
+            e.steps = groups[cohort.group_index].get(STEPS, 0) + 1
+            decisions.append(0 if single else decide(hypers[cohort.group_index], e))
+        return tuple(decisions)
+
+    # ---------------------------------------------------------------- plans
+
+    def _make_plans(
+        self,
+        decisions: tuple[int, ...],
+        hypers: Sequence[Mapping[str, Any]],
+        gradients: Gradients,
+    ) -> list[DevicePlan]:
+        """The plans of all devices for `decisions`, kept for the next time."""
+        self.counters.plans += 1
+        orders = [
+            Order(cohort, variant, hypers[cohort.group_index])
+            for cohort, variant in zip(self._cohorts, decisions, strict=True)
+            if variant != INACTIVE
+        ]
+        before = {device: arena.generation for device, arena in self._arenas.items()}
+        try:
+            found = [self._plan(device, orders, hypers, gradients) for device in self._backends]
+        except BaseException:
+            self._holdings.drop()
+            raise
+        plans = [plan for plan in found if plan is not None]
+        self._holdings.commit()
+        if any(self._arenas[device].generation != count for device, count in before.items()):
+            self._plans.clear()  # their temps are gone
+        self._plans.pop(decisions, None)
+        while len(self._plans) >= KEPT_PLANS:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[decisions] = plans
+        return plans
+
+    def _plan(
+        self,
+        device: torch.device,
+        orders: Sequence[Order],
+        hypers: Sequence[Mapping[str, Any]],
+        gradients: Gradients,
+    ) -> DevicePlan | None:
+        backend = self._backends[device]
+        assert backend is not None
+        arena = self._arenas.setdefault(device, Arena(device))
+        even = None
+        if backend.splits_by_alignment:
+            even = (gradients.addresses % 16 == 0).tolist()
+        plan = plan_device(
+            self.program, device, orders, self._holdings, arena, backend.cutting, even
+        )
+        if plan is not None:
+            _shape_scalars(plan, hypers)
+            plan.runner = backend.runner(self.program, plan, self.counters)
+        return plan
+
+    # ---------------------------------------------------------------- running
+
+    def _run(
+        self, plan: DevicePlan, hypers: Sequence[Mapping[str, Any]], gradients: Gradients
+    ) -> None:
+        """Runs a plan with the numbers and gradients of this step."""
+        runner = plan.runner
+        assert runner is not None
+        addresses = plan.addresses is None or not np.array_equal(
+            plan.addresses, gradients.addresses
+        )
+        plan.addresses = gradients.addresses
+        for each in plan.classes:
+            self._write(each, hypers, gradients if addresses else None)
+            each.buffers.gradients = gradients.tensors
+            each.buffers.copy_in()
+        runner.begin(addresses=addresses)
+        for segment in plan.segments:
+            runner.run(segment.first, segment.last)
+            for batch in segment.batches:
+                self.counters.batches += 1
+                batch.run(runner.results)
+        for each in plan.classes:
+            each.buffers.gradients = ()  # a gradient that is kept would double their memory
+            each.buffers.copy_out()
+        # Kernels write by address: autograd is told, so that it refuses a stale graph as ever.
+        torch.autograd.graph.increment_version(plan.written)
+
+    def _write(
+        self,
+        step_class: StepClass,
+        hypers: Sequence[Mapping[str, Any]],
+        gradients: Gradients | None,
+    ) -> None:
+        """Writes this step's scalars, and addresses of gradients where they changed."""
+        table, scalars = step_class.table, step_class.table.variant.scalars
+        if table.scalars.shape[1]:
+            for row, cohort in enumerate(step_class.cohorts):
+                table.scalars[row] = scalars(hypers[cohort.group_index], cohort.e)
+            self.counters.rows += len(step_class.cohorts)
+        if gradients is not None and step_class.gradient is not None:
+            indices = step_class.indices
+            table.pointers[: len(indices), step_class.gradient] = gradients.addresses[indices]
+
+    def _run_reference(
+        self,
+        decisions: tuple[int, ...],
+        hypers: Sequence[Mapping[str, Any]],
+        gradients: Gradients,
+    ) -> None:
+        if self.interpreter is None:
+            raise RuntimeError(
+                f"{self.program.name}: the reference backend needs the compiler; make the "
+                "optimizer by optdsl.compile, not from a generated file"
+            )
+        pairs = zip(self._cohorts, decisions, strict=True)
+        cohorts = [cohort for cohort, variant in pairs if variant != INACTIVE]
+        reference_step(self.interpreter, self._holdings, cohorts, hypers, gradients.tensors)
+
+    def _advance(self, groups: Sequence[Group], decisions: tuple[int, ...]) -> None:
+        """Counts the step, and notes which states exist now."""
+        stepped: dict[int, Cohort] = {}
+        for cohort, variant in zip(self._cohorts, decisions, strict=True):
+            if variant == INACTIVE:
+                continue
+            stepped[cohort.group_index] = cohort
+            cohort.t += 1
+            born = self._born[variant]
+            if not born <= cohort.e.born:
+                cohort.e.born |= born
+                self._share_births(born, cohort.group_index)
+        if STEPS in self.program.reads:
+            for group_index in stepped:
+                groups[group_index][STEPS] = groups[group_index].get(STEPS, 0) + 1
+
+    def _share_births(self, born: frozenset[str], group_index: int) -> None:
+        """A shared state that one cohort created exists for all that share it."""
+        for cohort in self._cohorts:
+            cohort.e.born |= {
+                name
+                for name in born
+                if (domain := self._states[name].domain) == "all"
+                or (domain == "group" and cohort.group_index == group_index)
+            }
+
+
+def _flat(groups: Sequence[Group]) -> list[Tensor]:
+    return list(itertools.chain.from_iterable([group["params"] for group in groups]))
+
+
+def _shape_scalars(plan: DevicePlan, hypers: Sequence[Mapping[str, Any]]) -> None:
+    """Gives the scalar tables their width, which only their function knows."""
+    for each in plan.classes:
+        function = each.table.variant.scalars
+        rows = [function(hypers[cohort.group_index], cohort.e) for cohort in each.cohorts]
+        each.table.scalars = np.array(rows, np.float64).reshape(len(rows), -1)
+
+
+def _fits(plan: DevicePlan, gradients: Gradients) -> bool:
+    """Whether gradients that a plan takes as lying on 16 bytes still do."""
+    return not any(
+        each.aligned and np.bitwise_or.reduce(gradients.addresses[each.indices]) % 16
+        for each in plan.classes
+        if each.gradient is not None
+    )

@@ -1,0 +1,117 @@
+"""The scan of the gradients: which parameters have one, and where it lies.
+
+Input: the parameters. Output: gradients as kernels may read them (contiguous, of the parameter's
+dtype and device, negated under `maximize`) with their addresses.
+
+The usual case, where all are there and fit, costs about 0.4 us a parameter and holds no reference
+to a gradient between steps, which would double the memory of gradients under `zero_grad()`.
+
+Relies on: torch. Does not do: anything with values.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optdsl.runtime.tables import Ints
+
+GRADIENT = operator.attrgetter("grad")
+DTYPE = operator.attrgetter("dtype")
+
+
+@dataclass(eq=False, slots=True)
+class Gradients:
+    """By `Member.index`: gradients (None where there is none), their addresses (0), and whether
+    the parameter takes part in the step."""
+
+    tensors: Sequence[Tensor | None]
+    addresses: Ints
+    active: list[bool]
+
+
+class Scanner:
+    """Scans the gradients of `params`, which stay the same as long as the scanner lives."""
+
+    def __init__(self, params: Sequence[Tensor], reads_gradient: bool) -> None:
+        self._params = params
+        self._reads = reads_gradient
+        self._everyone = [True] * len(params)
+        self._dtypes = list(map(DTYPE, params))
+        self._last = np.zeros(0, np.int64)
+
+    def scan(self, negated: Sequence[int]) -> Gradients:
+        """The gradients of this step; those of the parameters `negated` with the opposite sign.
+
+        Raises RuntimeError for a sparse gradient, one of another dtype or on another device.
+        """
+        if not self._reads:
+            active = [p.requires_grad for p in self._params]
+            return Gradients([None] * len(active), np.zeros(len(active), np.int64), active)
+        tensors = list(map(GRADIENT, self._params))
+        addresses = self._fast(tensors)
+        if addresses is None:
+            found = self._slow(tensors)
+        else:
+            found = Gradients(tensors, addresses, self._everyone)
+        if negated:
+            _negate(found, negated)
+        return found
+
+    def _fast(self, tensors: list[Tensor]) -> Ints | None:
+        """Addresses where every gradient is there and can be read as it lies, else None."""
+        try:
+            # TypeError: no gradient. RuntimeError: no storage, as sparse ones have none.
+            addresses = np.fromiter(map(Tensor.data_ptr, tensors), np.int64, len(tensors))
+            if not all(map(Tensor.is_contiguous, tensors)):
+                return None
+        except (TypeError, RuntimeError):
+            return None
+        # A tensor at the same place as in the last step has its dtype still.
+        if not np.array_equal(addresses, self._last):
+            if list(map(DTYPE, tensors)) != self._dtypes:
+                return None
+            self._last = addresses.copy()
+        return addresses
+
+    def _slow(self, found: Sequence[Tensor | None]) -> Gradients:
+        tensors: list[Tensor | None] = []
+        for index, (p, g) in enumerate(zip(self._params, found, strict=True)):
+            if g is not None:
+                _check(index, p, g)
+                g = g.detach().contiguous()
+            tensors.append(g)
+        addresses = np.array([g.data_ptr() if g is not None else 0 for g in tensors], np.int64)
+        return Gradients(tensors, addresses, [g is not None for g in tensors])
+
+
+def _check(index: int, p: Tensor, g: Tensor) -> None:
+    if g.layout is not torch.strided:
+        raise RuntimeError(
+            f"the gradient of parameter {index} is sparse ({g.layout}), which is not supported; "
+            "for an embedding, set sparse=False"
+        )
+    if g.dtype is not p.dtype or g.device != p.device or g.shape != p.shape:
+        raise RuntimeError(
+            f"the gradient of parameter {index} is {g.dtype} {list(g.shape)} on {g.device}, the "
+            f"parameter is {p.dtype} {list(p.shape)} on {p.device}"
+        )
+
+
+def _negate(gradients: Gradients, chosen: Sequence[int]) -> None:
+    """Replaces the gradients `chosen` by their negatives, in memory of this step's own."""
+    tensors = list(gradients.tensors)
+    present = [(index, g) for index in chosen if (g := tensors[index]) is not None]
+    if not present:
+        return
+    with torch.no_grad():
+        negatives = torch._foreach_neg([g for _, g in present])
+    for (index, _), negative in zip(present, negatives, strict=True):
+        tensors[index] = negative
+        gradients.addresses[index] = negative.data_ptr()
+    gradients.tensors = tensors

@@ -1,0 +1,152 @@
+"""What stands in a parameter group: hyperparameters, attributes, what may not change.
+
+Input: an entry of `param_groups`. Output: hyperparameters as plain numbers, attributes for each
+parameter, or a ValueError that names the group's entry.
+
+Relies on: program.py, cohorts.py. Does not do: the meaning of a hyperparameter (`Program.check`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optdsl.runtime.cohorts import Member, matrix_view
+from optdsl.runtime.program import Program
+from optdsl.runtime.state import PARAMETER_DTYPES
+
+PLAIN = frozenset((float, int, bool, str, type(None)))
+UNSUPPORTED = ("capturable", "differentiable")
+"""torch's options that ask for something that is not there yet."""
+
+
+def plain(value: Any) -> Any:
+    """A hyperparameter's value as numbers: tensors, as lr may be, are read."""
+    if type(value) in PLAIN:
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(map(plain, value))
+    if isinstance(value, Tensor):
+        return value.item()
+    return float(value) if hasattr(value, "__float__") else value
+
+
+def plain_hypers(group: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """The hyperparameters of `group`; the group itself where all are plain numbers already."""
+    for name in names:
+        value = group[name]
+        if type(value) not in PLAIN and not (
+            type(value) is tuple and PLAIN.issuperset(map(type, value))
+        ):
+            return {each: plain(group[each]) for each in names}
+    return group
+
+
+def check_names(program: Program, group: Mapping[str, Any]) -> None:
+    """Raises ValueError for an entry that looks like a misspelt hyperparameter or attribute.
+
+    Others are the caller's own business, as in torch: schedulers and libraries keep theirs there.
+    """
+    known = [name for name, _ in (*program.hypers, *program.attributes)]
+    for key in group:
+        near = [] if key in known else difflib.get_close_matches(key, known, 1, 0.8)
+        if near and key not in ("params", "param_names", "maximize"):
+            raise ValueError(f"{program.name} has no {key!r} in a group; did you mean {near[0]!r}?")
+
+
+def check_options(program: Program, group: Mapping[str, Any]) -> None:
+    """Raises ValueError for an option of torch's optimizers that is not supported."""
+    for name in UNSUPPORTED:
+        if group.get(name):
+            raise ValueError(f"{program.name}: {name}=True is not supported yet")
+
+
+def check_parameters(program: Program, group: Mapping[str, Any]) -> None:
+    """Raises ValueError for a parameter that cannot be optimized, or lacks a name that is read."""
+    names = group.get("param_names")
+    if "name" in program.reads and names is None:
+        raise ValueError(
+            f"{program.name} asks for parameters' names: pass model.named_parameters() or a group "
+            "whose params are such pairs"
+        )
+    for position, p in enumerate(group["params"]):
+        what = f"parameter {names[position]!r}" if names else f"parameter {position} of the group"
+        if p.is_complex():
+            raise ValueError(f"{program.name}: {what} is complex, which is not supported yet")
+        if p.dtype not in PARAMETER_DTYPES:
+            known = ", ".join(str(each).removeprefix("torch.") for each in PARAMETER_DTYPES)
+            raise ValueError(f"{program.name}: {what} is {p.dtype}; supported are {known}")
+        if p.layout is not torch.strided:
+            raise ValueError(f"{program.name}: {what} has layout {p.layout}; it must be dense")
+
+
+def normalize_attributes(program: Program, group: dict[str, Any]) -> None:
+    """Turns an attribute given per parameter (by name or by the parameter itself) into a dict by
+    position in the group, which a checkpoint can hold. Raises ValueError for an unknown one."""
+    positions: dict[Any, int] = {p: i for i, p in enumerate(group["params"])}
+    positions |= {name: i for i, name in enumerate(group.get("param_names", ()))}
+    positions |= {i: i for i in range(len(group["params"]))}
+    for name, _ in program.attributes:
+        value = group[name]
+        if not isinstance(value, Mapping):
+            continue
+        unknown = [key for key in value if key not in positions]
+        if unknown:
+            shown = "a tensor" if isinstance(unknown[0], Tensor) else repr(unknown[0])
+            raise ValueError(f"attribute {name}: {shown} is no parameter of this group")
+        group[name] = {positions[key]: plain(each) for key, each in value.items()}
+
+
+def attributes_of(program: Program, group: Mapping[str, Any], position: int) -> Mapping[str, Any]:
+    """The attributes of one parameter: its own, its group's, else the declared default."""
+    result = {}
+    for name, default in program.attributes:
+        value = group[name]
+        result[name] = value.get(position, default) if isinstance(value, Mapping) else plain(value)
+    return result
+
+
+def make_members(program: Program, groups: Sequence[Mapping[str, Any]]) -> list[Member]:
+    """All parameters of `groups` in order; one that appears twice counts once."""
+    members: list[Member] = []
+    seen: set[Tensor] = set()
+    for group_index, group in enumerate(groups):
+        names = group.get("param_names")
+        for position, p in enumerate(group["params"]):
+            if p in seen:
+                continue
+            seen.add(p)
+            members.append(
+                Member(
+                    p,
+                    len(members),
+                    group_index,
+                    position,
+                    names[position] if names else None,
+                    attributes_of(program, group, position),
+                    matrix_view(p.shape, program.view),
+                )
+            )
+    return members
+
+
+def static_values(program: Program, group: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """What decides shapes, storage and branches, and may not change later."""
+    names = (*program.static_hypers, *(name for name, _ in program.attributes))
+    return tuple((name, plain(group[name])) for name in names)
+
+
+def check_static(
+    program: Program, group: Mapping[str, Any], recorded: tuple[tuple[str, Any], ...]
+) -> None:
+    """Raises ValueError naming a static entry of `group` that changed since it was recorded."""
+    for name, value in recorded:
+        if group[name] is not value and plain(group[name]) != value:
+            raise ValueError(
+                f"{program.name}: {name} was {value!r} when the parameters were added and cannot "
+                f"change to {group[name]!r}: it decides which states and branches there are"
+            )

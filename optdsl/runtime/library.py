@@ -1,0 +1,72 @@
+"""Runs library passes: matrix work on all parameters of one shape together.
+
+A generated function has the signature
+
+    function(inputs, scalars, results, sizes) -> (output, ...)          one for each of `writes`
+
+    inputs    buffer name -> tensor in the dtype that values are computed in; for n parameters of
+              one shape [n, rows, cols], with `view last` [n, batch, rows, cols]; a buffer of
+              another domain has size 1 where its domain has none: ROW [n, rows, 1], TENSOR
+              [n, 1, 1];
+              a state of a shape of its own is [n, *shape]; a shared state is not batched
+    scalars   the scalar row of these parameters: floats
+    results   slot -> tensor of finished reductions, shaped as inputs are; GROUP and ALL 0-d
+    sizes     text -> number: rows, cols, short, long, numel, batch, ndim and what `dims` gives
+
+and outputs of the same shapes. Temps lie in one strided buffer per shape, so that a batch is a
+view of them; p, g and states are stacked. Scratch is capped by calls on parts of a batch.
+
+Relies on: torch, program.py, tables.py. Does not do: where temps lie (stages.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optdsl.runtime.program import Library
+
+SCRATCH_BYTES = 256 * 2**20
+"""What one call may hold of inputs; matrix functions hold a few times as much."""
+
+
+@dataclass(eq=False)
+class Batch:
+    """One shape's parameters in one library pass.
+
+    `inputs` give the buffers' tensors when asked, of members [lo, hi); `results` where in the flat
+    results each slot's numbers stand, [n, ...]; `outputs` take what was computed for [lo, hi).
+    `values` is the row of the scalar table. `bytes` is what one parameter's inputs take.
+    """
+
+    library: Library
+    count: int
+    inputs: Mapping[str, Callable[[int, int], Tensor]]
+    outputs: Sequence[Callable[[int, int, Tensor], None]]
+    results: Mapping[str, Tensor]
+    values: Callable[[], Sequence[float]]
+    sizes: Mapping[str, int]
+    dtype: torch.dtype
+    bytes: int
+
+    def run(self, results: Tensor) -> None:
+        """Calls the function on parts of the batch; `results` is the flat table of this step."""
+        part = max(1, SCRATCH_BYTES // max(1, self.bytes))
+        scalars = self.values()
+        with torch.no_grad():
+            for lo in range(0, self.count, part):
+                hi = min(lo + part, self.count)
+                self._run_part(lo, hi, scalars, results)
+
+    def _run_part(self, lo: int, hi: int, scalars: Sequence[float], results: Tensor) -> None:
+        inputs = {name: read(lo, hi).to(self.dtype) for name, read in self.inputs.items()}
+        finished = {
+            slot: results[places[lo:hi] if places.dim() else places].to(self.dtype)
+            for slot, places in self.results.items()
+        }
+        made = self.library.function(inputs, scalars, finished, self.sizes)
+        for write, value in zip(self.outputs, made, strict=True):
+            write(lo, hi, value)

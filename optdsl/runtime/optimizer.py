@@ -1,0 +1,168 @@
+"""The optimizer class: torch's interface over a compiled rule.
+
+Input: a `Program`, as the class attribute `program`, and what a user of torch.optim passes. Output:
+a torch.optim.Optimizer: groups, schedulers, hooks, closures, checkpoints, pickles, copies.
+
+A generated class is
+
+    class AdamW(Optimizer):
+        program = PROGRAM
+
+        def __init__(self, params, lr=0.001, betas=(0.9, 0.999), *, maximize=False, ...):
+            super().__init__(params, {"lr": lr, "betas": betas}, maximize=maximize, ...)
+
+Relies on: engine.py, groups.py, checkpoint.py. Does not do: the step itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+from optdsl.runtime import checkpoint
+from optdsl.runtime.backends import BACKENDS
+from optdsl.runtime.counters import Counters
+from optdsl.runtime.engine import Engine
+from optdsl.runtime.groups import (
+    check_names,
+    check_options,
+    check_parameters,
+    normalize_attributes,
+    plain_hypers,
+)
+from optdsl.runtime.program import TABLE_VERSION, Program
+from optdsl.runtime.reference import Interpreter
+
+
+class Optimizer(torch.optim.Optimizer):
+    """A compiled optimizer.
+
+    `params` are tensors, (name, tensor) pairs or groups, as for torch.optim. `hypers` gives the
+    defaults of all hyperparameters. `maximize` steps uphill. `backend` is "auto" (Triton on a GPU,
+    generated C in host memory), "cpu", "triton" or "reference" (the interpreter). `attributes`
+    gives the rule's attributes: a value, or a dict from a parameter or its name; a group's own
+    entry comes first. `foreach` and `fused` choose between torch's implementations and are
+    accepted without effect; `capturable` and `differentiable` must be false.
+
+    Raises ValueError for a hyperparameter that the rule forbids, a misspelt one, and parameters
+    that cannot be optimized (complex, sparse, integer).
+    """
+
+    program: ClassVar[Program]
+    interpreter: ClassVar[Interpreter | None] = None
+
+    def __init__(
+        self,
+        params: ParamsT,
+        hypers: Mapping[str, Any],
+        *,
+        maximize: bool = False,
+        backend: str = "auto",
+        attributes: Mapping[str, Any] | None = None,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f"backend {backend!r}: it is one of {', '.join(BACKENDS)}")
+        if self.program.version != TABLE_VERSION:
+            raise RuntimeError(
+                f"{self.program.name} was generated for tables of version {self.program.version}, "
+                f"this is version {TABLE_VERSION}; compile it anew"
+            )
+        declared = dict(self.program.attributes)
+        for name in attributes or ():
+            if name not in declared:
+                known = ", ".join(declared) or "none"
+                raise ValueError(f"{self.program.name} has no attribute {name!r}; it has: {known}")
+        options = {"capturable": capturable, "differentiable": differentiable}
+        check_options(self.program, options)
+        self._backend = backend
+        self._engine = Engine(self.program, self, backend, type(self).interpreter)
+        defaults = {**hypers, **declared, **(attributes or {}), "maximize": maximize}
+        super().__init__(params, defaults)
+
+    @property
+    def counters(self) -> Counters:
+        """What the steps did so far (see `Counters`)."""
+        return self._engine.counters
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, as torch does. Raises ValueError, with nothing added, for one that does
+        not fit the rule."""
+        if isinstance(param_group, dict):
+            check_names(self.program, param_group)
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            check_options(self.program, group)
+            check_parameters(self.program, group)
+            normalize_attributes(self.program, group)
+            self.program.check(plain_hypers(group, [name for name, _ in self.program.hypers]))
+            self._engine.record(group)
+        except BaseException:
+            self.param_groups.pop()
+            raise
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step. `closure` re-evaluates the model and returns the loss, which is returned.
+
+        Raises ValueError where a static hyperparameter was changed, RuntimeError for a sparse
+        gradient; parameters and states are then as they were.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._engine.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The checkpoint, in torch's layout and with torch's keys where torch has the rule. Its
+        tensors are the optimizer's own, as torch's are; the next step changes them."""
+        with_steps = checkpoint.with_steps(self.state, self._engine.collect())
+        kept, self.state = self.state, defaultdict(dict, with_steps)
+        try:
+            return super().state_dict()
+        finally:
+            self.state = kept
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over a checkpoint of this rule, also of torch's own optimizer of the same name.
+
+        Tensors are copied and keep the dtype that states have here. Raises ValueError, with nothing
+        changed, where the checkpoint does not fit.
+        """
+        state_dict = state_dict.copy()
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = before(self, state_dict) or state_dict
+        loaded = checkpoint.read(self.program, self.param_groups, state_dict)
+        self.param_groups = loaded.groups
+        self.state = defaultdict(dict, loaded.states)
+        self._engine.restart(loaded.t, loaded.statics)
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles and copies hold: torch's three entries and the backend."""
+        return {
+            "defaults": self.defaults,
+            "state": defaultdict(dict, checkpoint.with_steps(self.state, self._engine.collect())),
+            "param_groups": self.param_groups,
+            "backend": self._backend,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        self._backend = state.pop("backend", "auto")
+        super().__setstate__(state)
+        self._engine = Engine(self.program, self, self._backend, type(self).interpreter)
+        t = {p: int(own.pop(checkpoint.STEP, 0)) for p, own in self.state.items()}
+        for group in self.param_groups:
+            self._engine.record(group)
+        self._engine.restart(t, self._engine.statics)

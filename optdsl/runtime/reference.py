@@ -1,0 +1,139 @@
+"""The reference target: a step by the interpreter that the compiler hands in, slow and exact.
+
+Input: the members that take part and an interpreter (a function of them and of a dtype, see
+`Interpreter`). Output: parameters and states, stored with one rounding.
+
+Relies on: holdings.py. Does not do: the meaning of a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from optdsl.runtime.cohorts import Cohort, Member
+from optdsl.runtime.holdings import Holdings, is_shared
+from optdsl.runtime.program import State
+from optdsl.runtime.state import compute_dtype, state_dtype, state_shape
+
+
+@dataclass
+class Participant:
+    """What the interpreter sees of a parameter. `states` are those that exist, by name; `shared`
+    those of the group or the run, by name and group (None for the run); `t` is this update's."""
+
+    p: Tensor
+    g: Tensor | None
+    group: Mapping[str, Any]
+    t: int
+    steps: int
+    group_index: int
+    index: int
+    name: str
+    attributes: Mapping[str, Any]
+    states: dict[str, Tensor] = field(default_factory=dict)
+    shared: dict[tuple[str, int | None], Tensor] = field(default_factory=dict)
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Update(Protocol):
+    """The new p (None: unchanged) and the states that changed."""
+
+    p: Tensor | None
+    states: Mapping[str, Tensor]
+
+
+class Outcome(Protocol):
+    """An update for each participant, and the shared states that changed."""
+
+    updates: Sequence[Update]
+    shared: Mapping[tuple[str, int | None], Tensor]
+
+
+class Interpreter(Protocol):
+    """Runs one step for all that take part, with values of `dtype`."""
+
+    def __call__(self, members: Sequence[Participant], dtype: torch.dtype) -> Outcome: ...
+
+
+def reference_step(
+    interpreter: Interpreter,
+    holdings: Holdings,
+    cohorts: Sequence[Cohort],
+    hypers: Sequence[Mapping[str, Any]],
+    gradients: Sequence[Tensor | None],
+) -> None:
+    """One step of the members of `cohorts`, in the order of the optimizer."""
+    chosen = sorted(
+        ((member, cohort) for cohort in cohorts for member in cohort.members),
+        key=lambda pair: pair[0].index,
+    )
+    if not chosen:
+        return
+    members = [_participant(m, c, holdings, hypers, gradients) for m, c in chosen]
+    wide = any(compute_dtype(m.p.dtype) is torch.float64 for m, _ in chosen)
+    with torch.no_grad():
+        outcome = interpreter(members, torch.float64 if wide else torch.float32)
+        for (member, cohort), update in zip(chosen, outcome.updates, strict=True):
+            h = hypers[member.group_index]
+            if update.p is not None:
+                member.p.copy_(update.p.reshape(member.p.shape))
+            for name, value in update.states.items():
+                _store(holdings, holdings.states[name], member, cohort, h, value)
+        for (name, group), value in outcome.shared.items():
+            owner = next(p for p in chosen if group is None or p[0].group_index == group)
+            h = hypers[owner[0].group_index]
+            _store(holdings, holdings.states[name], *owner, h, value)
+
+
+def _participant(
+    member: Member,
+    cohort: Cohort,
+    holdings: Holdings,
+    hypers: Sequence[Mapping[str, Any]],
+    gradients: Sequence[Tensor | None],
+) -> Participant:
+    participant = Participant(
+        member.p,
+        gradients[member.index],
+        hypers[member.group_index],
+        cohort.e.t,
+        cohort.e.steps,
+        member.group_index,
+        member.index,
+        member.name or "",
+        member.attributes,
+    )
+    for name in holdings.existing(member):
+        state = holdings.states[name]
+        tensor = holdings.tensor(state, member, participant.group, cohort.e)
+        if is_shared(state):
+            group = member.group_index if state.domain == "group" else None
+            participant.shared[name, group] = tensor
+        else:
+            participant.states[name] = tensor
+    return participant
+
+
+def _store(
+    holdings: Holdings,
+    state: State,
+    member: Member,
+    cohort: Cohort,
+    h: Mapping[str, Any],
+    value: Tensor,
+) -> None:
+    """Writes a state in place, or makes it, in the shape and dtype that it has elsewhere."""
+    if state.name in holdings.existing(member):
+        tensor = holdings.tensor(state, member, h, cohort.e)
+        tensor.copy_(value.reshape(tensor.shape))
+        return
+    sizes = holdings.sizes(member, h, cohort.e)
+    shape = state_shape(state, member.p, holdings.program.view, sizes)
+    dtype = state_dtype(state, member.p.dtype)
+    # `to` may return the interpreter's own tensor, which others may share.
+    holdings.put(state, member, value.reshape(shape).to(dtype, copy=True).contiguous())

@@ -1,0 +1,259 @@
+"""The plan of a step on one device: classes of parameters with their tables, stage by stage.
+
+Input: the cohorts that take part with the variant that each runs, and where states and temps lie.
+Output: a `DevicePlan`, which is kept and run again as long as the same variants are chosen and no
+tensor moves; a step then only writes new scalars and gradient addresses into its tables.
+
+A target implements `Runner`: it runs a range of stages, finishes included, of one plan. What it
+reads of a plan: `classes[i].table` (see program.py), `stages`, `partials` and `results`. The arrays
+`pointers` and `scalars` change in place before each `begin`; all else never changes.
+
+Relies on: tables.py, holdings.py, buffers.py. Does not do: choosing variants, the scan of
+gradients (engine.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optdsl.runtime.buffers import Arena, ClassBuffers, SharedTemps
+from optdsl.runtime.cohorts import ONE, Cohort, Member
+from optdsl.runtime.holdings import Holdings
+from optdsl.runtime.library import Batch
+from optdsl.runtime.program import Kernel, Program, Variant
+from optdsl.runtime.tables import (
+    ClassTable,
+    Cutting,
+    Entry,
+    Ints,
+    ResultLayout,
+    StageBuilder,
+    StageTable,
+    class_table,
+)
+
+
+@dataclass(eq=False)
+class StepClass:
+    """Parameters with the same variant, dtype and alignment. The first entries of the table are
+    `members`, then come those of shared states. Row i of the scalars is that of `cohorts[i]`;
+    `gradient` is the column of the gradients' addresses, None where the variant reads none."""
+
+    table: ClassTable
+    members: list[Member]
+    cohorts: list[Cohort]
+    dtype: torch.dtype
+    aligned: bool
+    indices: Ints
+    gradient: int | None
+    buffers: ClassBuffers
+
+
+@dataclass(eq=False)
+class Segment:
+    """Stages [first, last) of `DevicePlan.stages` in one go, then library passes."""
+
+    first: int
+    last: int
+    batches: list[Batch] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class DevicePlan:
+    """`partials` and `results` are the lengths of the flat float64 tables; `written` the parameters
+    that the plan changes; `addresses` those of the gradients that stand in the tables."""
+
+    device: torch.device
+    classes: list[StepClass]
+    stages: list[StageTable]
+    segments: list[Segment]
+    partials: int
+    results: int
+    written: list[Tensor]
+    runner: Runner | None = None
+    addresses: Ints | None = None
+
+    @property
+    def launches(self) -> int:
+        """The number of kernel passes."""
+        return sum(len(stage.launches) for stage in self.stages)
+
+
+class Runner(Protocol):
+    """A target's side of one plan. `results` is the flat table of finished reductions, float64, on
+    the plan's device."""
+
+    results: Tensor
+
+    def begin(self, *, addresses: bool) -> None:
+        """Starts a step: scalars were written, addresses of gradients too where that is said."""
+
+    def run(self, first: int, last: int) -> None:
+        """Runs stages [first, last), each with both levels of its finish."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of `plan_device`: cohorts with their variants and hyperparameters."""
+
+    cohort: Cohort
+    variant: int
+    h: Mapping[str, Any]
+
+
+def plan_device(
+    program: Program,
+    device: torch.device,
+    orders: Sequence[Order],
+    holdings: Holdings,
+    arena: Arena,
+    cutting: Cutting,
+    aligned: Mapping[int, bool] | None,
+) -> DevicePlan | None:
+    """The plan for the members of `orders` on `device`, None where all are empty.
+
+    `aligned` says by `Member.index` whether a gradient lies on 16 bytes; classes are split by that,
+    and by the same of their other tensors, where it is given. May move `arena`.
+    """
+    results = ResultLayout(program.slots, len(holdings.groups))
+    builder = StageBuilder(program, results, cutting)
+    shared = SharedTemps(arena)
+    arena.start()
+    classes = []
+    for variant, members, placed in _classes(program, device, orders, holdings, aligned):
+        step_class = _make_class(program, variant, members, placed, holdings, results, shared)
+        classes.append(step_class)
+    if not classes:
+        return None
+    arena.settle()
+    done: set[tuple[str, int]] = set()
+    for step_class in classes:
+        step_class.buffers.settle()
+        for kernel in step_class.table.variant.kernels:
+            builder.add(step_class.table, kernel, _chosen(step_class, kernel, program, done))
+    stages = builder.finished()
+    segments = _segments(classes, stages, results)
+    written = [m.p for each in classes if each.buffers.writes_p for m in each.members]
+    return DevicePlan(device, classes, stages, segments, builder.partials, results.size, written)
+
+
+Placed = list[tuple[Cohort, Mapping[str, Any]]]
+
+
+def _classes(
+    program: Program,
+    device: torch.device,
+    orders: Sequence[Order],
+    holdings: Holdings,
+    aligned: Mapping[int, bool] | None,
+) -> list[tuple[Variant, list[tuple[Member, int, bool]], Placed]]:
+    """The classes: a variant, its members with their scalar rows, and the rows' cohorts."""
+    found: dict[tuple[int, torch.dtype, bool], tuple[list[tuple[Member, int, bool]], Placed]] = {}
+    for order in orders:
+        variant = program.variants[order.variant]
+        for member in order.cohort.members:
+            if member.p.device != device:
+                continue
+            for name in variant.states:  # those of empty parameters, too
+                holdings.tensor(holdings.states[name], member, order.h, order.cohort.e)
+            if member.sizes.numel == 0:
+                continue
+            even = False
+            if aligned is not None:
+                even = aligned[member.index] and _aligned(variant, member, order, holdings)
+            key = order.variant, member.p.dtype, even
+            members, placed = found.setdefault(key, ([], []))
+            if not placed or placed[-1][0] is not order.cohort:
+                placed.append((order.cohort, order.h))
+            members.append((member, len(placed) - 1, even))
+    return [
+        (program.variants[index], members, placed)
+        for (index, _, _), (members, placed) in found.items()
+    ]
+
+
+def _aligned(variant: Variant, member: Member, order: Order, holdings: Holdings) -> bool:
+    """Whether the parameter and its states lie on 16 bytes; temps always do."""
+    states = [holdings.states[name] for name in variant.states]
+    tensors = [holdings.tensor(each, member, order.h, order.cohort.e) for each in states]
+    full = [t for t, each in zip(tensors, states, strict=True) if each.domain == "full"]
+    return all(each.data_ptr() % 16 == 0 for each in [member.p, *full])
+
+
+def _make_class(
+    program: Program,
+    variant: Variant,
+    members: list[tuple[Member, int, bool]],
+    placed: Placed,
+    holdings: Holdings,
+    results: ResultLayout,
+    shared: SharedTemps,
+) -> StepClass:
+    entries = [Entry(member.sizes, row, member.group_index) for member, row, _ in members]
+    rows: dict[int, int] = {}
+    for member, row, _ in members:
+        rows.setdefault(member.group_index, row)
+    entries += [Entry(ONE, row, group, "group") for group, row in rows.items()]
+    entries += [Entry(ONE, 0, members[0][0].group_index, "all")]
+    table = class_table(variant, entries, len(placed), results)
+    own = [member for member, _, _ in members]
+    buffers = ClassBuffers(program, table, own, placed, holdings, shared)
+    return StepClass(
+        table,
+        own,
+        [cohort for cohort, _ in placed],
+        own[0].p.dtype,
+        members[0][2],
+        np.array([member.index for member in own], np.int64),
+        variant.buffers.index("g") if "g" in variant.buffers else None,
+        buffers,
+    )
+
+
+def _chosen(
+    step_class: StepClass, kernel: Kernel, program: Program, done: set[tuple[str, int]]
+) -> list[int]:
+    """The entries that `kernel` runs over. What is shared by several classes is worked once."""
+    entries = step_class.table.entries
+    if kernel.domain not in ("group", "all"):
+        return [i for i, entry in enumerate(entries) if entry.kind == "parameter"]
+    chosen = []
+    for index, entry in enumerate(entries):
+        if entry.kind != kernel.domain:
+            continue
+        group = entry.group_index if kernel.domain == "group" else -1
+        written = {(name, group) for name in kernel.writes}
+        written |= {(each.slot, group) for each in kernel.reductions}
+        if written & done and not written <= done:
+            raise ValueError(
+                f"{program.name}: {', '.join(kernel.writes)} would be updated by two variants"
+            )
+        if not written <= done:
+            chosen.append(index)
+        done |= written
+    return chosen
+
+
+def _segments(
+    classes: Sequence[StepClass], stages: Sequence[StageTable], results: ResultLayout
+) -> list[Segment]:
+    """Stages up to the next library pass, which runs after the kernels of its own stage."""
+    batches: dict[int, list[Batch]] = {}
+    for step_class in classes:
+        for library in step_class.table.variant.libraries:
+            made = step_class.buffers.batches(library, results)
+            batches.setdefault(library.stage, []).extend(made)
+    segments, first = [], 0
+    for number in sorted(batches):
+        last = sum(stage.number <= number for stage in stages)
+        segments.append(Segment(first, last, batches[number]))
+        first = last
+    if first < len(stages):
+        segments.append(Segment(first, len(stages)))
+    return segments

@@ -1,0 +1,147 @@
+"""The states of parameters: their dtypes and shapes, how they are made, and the dicts they lie in.
+
+Input: a program's states, a parameter's sizes. Output: tensors.
+
+`Optimizer.state` is made of dicts that count the changes made to them by others, since a step
+holds the addresses of what lies in them: after a change by hand, the next step looks anew.
+
+Relies on: program.py, cohorts.py. Does not do: checkpoints (checkpoint.py).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optdsl.runtime.cohorts import Sizes
+from optdsl.runtime.program import State
+
+PARAMETER_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+STORED_AS = {
+    "float32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""Dtype of a storage that does not depend on the parameter."""
+
+
+def compute_dtype(parameter: torch.dtype) -> torch.dtype:
+    """What values are computed in: float32, or float64 for float64 parameters."""
+    return torch.float64 if parameter is torch.float64 else torch.float32
+
+
+def state_dtype(state: State, parameter: torch.dtype) -> torch.dtype:
+    """The dtype of `state` for a parameter of dtype `parameter`. Raises ValueError for a storage
+    that no target has yet."""
+    if state.domain != "full" or state.storage == "compute":
+        return compute_dtype(parameter)
+    if state.storage == "param":
+        return parameter
+    try:
+        return STORED_AS[state.storage]
+    except KeyError:
+        known = ", ".join(["compute", "param", *STORED_AS])
+        raise ValueError(
+            f"state {state.name}: storage {state.storage!r} is not supported; there are {known}"
+        ) from None
+
+
+def state_shape(state: State, p: Tensor, view: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of `state`'s tensor for parameter `p`: p's own, or with the sizes 1 that its type
+    has. `sizes` gives the numbers of the texts in `State.shape`."""
+    shape = tuple(p.shape)
+    last = view == "last" and len(shape) > 1
+    match state.domain:
+        case "full":
+            return shape
+        case "row":
+            return (*shape[:-1], 1) if last else (sizes["rows"], 1)
+        case "col":
+            return (*shape[:-2], 1, shape[-1]) if last else (1, sizes["cols"])
+        case "matrix":
+            return (*shape[:-2], 1, 1) if last else (1, 1)
+        case "tensor" | "group" | "all":
+            return ()
+    return tuple(each if isinstance(each, int) else sizes[each] for each in state.shape)
+
+
+def make_state(state: State, shape: tuple[int, ...], like: Tensor, first: float) -> Tensor:
+    """A new tensor for `state` of a parameter `like`, filled with its first value."""
+    return torch.full(
+        shape, first, dtype=state_dtype(state, like.dtype), device=like.device, requires_grad=False
+    )
+
+
+def all_sizes(
+    dims: Callable[[Any, Any], dict[str, int]], h: Mapping[str, Any], e: Any, sizes: Sizes
+) -> dict[str, int]:
+    """The number of every size text of a parameter."""
+    return {**sizes.as_dict(), **dims(h, e)}
+
+
+class Changes:
+    """A count of changes, shared by an optimizer's dicts."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def _counted(name: str) -> Callable[..., Any]:
+    method = getattr(dict, name)
+
+    @functools.wraps(method)
+    def change(self: Any, *args: Any, **keywords: Any) -> Any:
+        self.changes.count += 1
+        return method(self, *args, **keywords)
+
+    return change
+
+
+CHANGING = (
+    *("__setitem__", "__delitem__", "__ior__", "update", "setdefault"),
+    *("pop", "popitem", "clear"),
+)
+
+
+class ParameterState(dict[str, Any]):
+    """One parameter's states by key. Copies and pickles are plain dicts."""
+
+    __slots__ = ("changes",)
+
+    def __init__(self, changes: Changes, content: Mapping[str, Any] | None = None) -> None:
+        self.changes = changes
+        super().__init__(content or {})
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
+class StateTable(defaultdict[Tensor, Any]):
+    """`Optimizer.state`: a ParameterState for each parameter. Copies and pickles are plain."""
+
+    def __init__(self, changes: Changes, content: Mapping[Any, Any] | None = None) -> None:
+        self.changes = changes
+        super().__init__(functools.partial(ParameterState, changes))
+        for key, value in (content or {}).items():
+            own = ParameterState(changes, value) if isinstance(value, dict) else value
+            dict.__setitem__(self, key, own)
+
+    def __reduce__(self) -> Any:
+        return defaultdict, (dict, {key: _plain(value) for key, value in self.items()})
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, dict) else value
+
+
+for _name in CHANGING:
+    setattr(ParameterState, _name, _counted(_name))
+    setattr(StateTable, _name, _counted(_name))
