@@ -93,11 +93,11 @@ _MAPS = [
     ),
     _map(
         "floordiv", 2, "division rounded down", "torch.floor_divide({0}, {1})", "floordiv({0}, {1})",
-        "floor({0} / {1})", "tl.floor(div({0}, {1}))", flops=5, error=1.0,
+        "floordiv({0}, {1})", "tl.floor(div({0}, {1}))", flops=5, error=1.0,
     ),
     _map(
         "mod", 2, "x - y * floor(x / y)", "torch.remainder({0}, {1})", "mod({0}, {1})",
-        "{0} - {1} * floor({0} / {1})", "{0} - {1} * tl.floor(div({0}, {1}))",
+        "mod({0}, {1})", "{0} - {1} * tl.floor(div({0}, {1}))",
         flops=7, error=2.0,
     ),
     _map("neg", 1, "the negative", "-{0}", "-{0}", "-{0}", "-{0}", error=0.0),
@@ -154,12 +154,12 @@ _MAPS = [
     _map(
         "min", 2, "the smaller; NaN where either is", "torch.minimum({0}, {1})",
         "minimum({0}, {1})", "smaller({0}, {1})",
-        "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", error=0.0, commutative=True,
+        "minimum({0}, {1})", error=0.0, commutative=True,
     ),
     _map(
         "max", 2, "the larger; NaN where either is", "torch.maximum({0}, {1})",
         "maximum({0}, {1})", "larger({0}, {1})",
-        "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", error=0.0, commutative=True,
+        "maximum({0}, {1})", error=0.0, commutative=True,
     ),
     # One rounding: fma is meant where it is written, -ffp-contract=off forbids any other.
     _map(
@@ -207,13 +207,13 @@ _REDUCTIONS = [
     Op(
         "max_of", Kind.REDUCE, 1, "largest; NaN where any is", "torch.amax", "",
         "larger({0}, {1})",
-        "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", 1, 0.0,
+        "maximum({0}, {1})", 1, 0.0,
         identity=float("-inf"),
     ),
     Op(
         "min_of", Kind.REDUCE, 1, "smallest; NaN where any is", "torch.amin", "",
         "smaller({0}, {1})",
-        "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", 1, 0.0,
+        "minimum({0}, {1})", 1, 0.0,
         identity=float("inf"),
     ),
 ]

@@ -52,7 +52,7 @@ _FUNCTIONS = {
     "smaller": "static inline real smaller(real x, real y) { return x < y || x != x ? x : y; }",
     "sign": "static inline real sign(real x) { return (real)(x > 0) - (real)(x < 0); }",
     "isfinite": ("static inline int isfinite(real x) { return MATH(fabs)(x) < __builtin_inff(); }"),
-    # The quotient may round up to an integer that it is below of; the remainder is exact.
+    # A rounded quotient may be the integer above; the remainder is exact.
     "mod": (
         "static inline real mod(real x, real y)\n"
         "{\n"
@@ -63,7 +63,8 @@ _FUNCTIONS = {
     "floordiv": (
         "static inline real floordiv(real x, real y)\n"
         "{\n"
-        "    return y == 0 ? x / y : MATH(rint)((x - mod(x, y)) / y);\n"
+        "    const real rest = MATH(fmod)(x, y), whole = MATH(rint)((x - rest) / y);\n"
+        "    return y == 0 ? x / y : whole - (rest != 0 && (rest < 0) != (y < 0));\n"
         "}"
     ),
     "largest": (

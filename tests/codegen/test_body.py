@@ -32,8 +32,18 @@ def test_parentheses(text: str, operands: list[str], wanted: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "level"),
-    [("x", 3), ("1e-06", 3), ("f(a - b)", 3), ("(a - b)", 3), ("a * b / c", 2)]
-    + [("a * b + c", 1), ("-a", 0), ("a < b", 0), ("(a) < (b)", 0), ("a if b else c", 0)],
+    [
+        ("x", 3),
+        ("1e-06", 3),
+        ("f(a - b)", 3),
+        ("(a - b)", 3),
+        ("a * b / c", 2),
+        ("a * b + c", 1),
+        ("-a", 0),
+        ("a < b", 0),
+        ("(a) < (b)", 0),
+        ("a if b else c", 0),
+    ],
 )
 def test_strength(text: str, level: int) -> None:
     assert strength(text) == level
