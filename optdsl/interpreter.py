@@ -223,7 +223,9 @@ class _Run:
             n = self.dim(value.attr("n"), i)
             return torch.eye(n, dtype=self.dtype, device=self.members[i].p.device)
         _, rows, cols = matrix_sizes(self.members[i].p.shape, self.rule.view)
-        return _torch_function(value.op)(*(self.tensor(arg, i) for arg in value.args), rows=rows, cols=cols)
+        return _torch_function(value.op)(
+            *(self.tensor(arg, i) for arg in value.args), rows=rows, cols=cols
+        )
 
     # ------------------------------------------------------------ reductions
 
@@ -363,8 +365,13 @@ class _Run:
         p = self.members[i].p
         batch, rows, cols = matrix_sizes(p.shape, self.rule.view)
         sizes = {
-            "rows": rows, "cols": cols, "short": min(rows, cols), "long": max(rows, cols),
-            "numel": p.numel(), "ndim": p.dim(), BATCH: batch,
+            "rows": rows,
+            "cols": cols,
+            "short": min(rows, cols),
+            "long": max(rows, cols),
+            "numel": p.numel(),
+            "ndim": p.dim(),
+            BATCH: batch,
         }
         return sizes[dim] if dim in sizes else int(self.get(self.rule.dims[dim], i))
 
@@ -402,9 +409,11 @@ class _Run:
         results = [*body.results, *((body.until,) if body.until is not None else ())]
         inside = _depends(results, {*body.args, *((body.index,) if body.index is not None else ())})
         coupled = [each for each in reachable(results) if each in inside and _couples(each)]
-        together = [i] if not coupled else [
-            j for j in range(len(self.members)) if self._holds(scope_of(coupled[0]), j)
-        ]
+        together = (
+            [i]
+            if not coupled
+            else [j for j in range(len(self.members)) if self._holds(scope_of(coupled[0]), j)]
+        )
         carried = {j: tuple(self.get(arg, j) for arg in value.args[1:]) for j in together}
         for number in range(int(self.get(value.args[0], i))):
             memo: dict[tuple[Value, int], Any] = {}

@@ -26,8 +26,21 @@ WORDS = frozenset({"over", "own", "same", "axis"})
 
 ELEMENTWISE = frozenset(
     {
-        "sqrt", "exp", "log", "sin", "cos", "tanh", "abs", "sign", "floor", "ceil", "round",
-        "isfinite", "lerp", "where", "fma",
+        "sqrt",
+        "exp",
+        "log",
+        "sin",
+        "cos",
+        "tanh",
+        "abs",
+        "sign",
+        "floor",
+        "ceil",
+        "round",
+        "isfinite",
+        "lerp",
+        "where",
+        "fma",
     }
 )
 REDUCTIONS = {"sum": "sum", "max": "max_of", "min": "min_of"}
@@ -45,7 +58,9 @@ class Calls(Expressions):
         result_name, self.result_name = self.result_name, None
         if self.read(self.frame.local(call.function)) is not None:
             self.fail(
-                "E205", f"`{call.function}` is a value here, not a function", call.function_span,
+                "E205",
+                f"`{call.function}` is a value here, not a function",
+                call.function_span,
                 help="rename the variable: it hides the function",
             )
         found = self.frame.scope.find(call.function)
@@ -53,10 +68,14 @@ class Calls(Expressions):
             return self._call_function(call, found[0], found[1], result_name)
         if found is not None:
             self.fail(
-                "E206", f"`{call.function}` is a rule, not a function", call.function_span,
+                "E206",
+                f"`{call.function}` is a rule, not a function",
+                call.function_span,
                 help=f"write `use {call.function}(...)`, or `step` inside a wrapper",
             )
-        builtin: Callable[[ast.Call], Binding] | None = getattr(self, f"_call_{call.function}", None)
+        builtin: Callable[[ast.Call], Binding] | None = getattr(
+            self, f"_call_{call.function}", None
+        )
         if builtin is not None:
             return builtin(call)
         if call.function in ELEMENTWISE:
@@ -64,12 +83,30 @@ class Calls(Expressions):
         if call.function in REDUCTIONS:
             return self._reduction(call)
         if call.function in LATER:
-            self.fail("E501", f"`{call.function}` is not in this version of the language", call.function_span)
-        known = [*ELEMENTWISE, *REDUCTIONS, *ORIENTED, "rand", "randn", "loss", "grad", *self.frame.scope.names()]
+            self.fail(
+                "E501",
+                f"`{call.function}` is not in this version of the language",
+                call.function_span,
+            )
+        known = [
+            *ELEMENTWISE,
+            *REDUCTIONS,
+            *ORIENTED,
+            "rand",
+            "randn",
+            "loss",
+            "grad",
+            *self.frame.scope.names(),
+        ]
         meant = did_you_mean(call.function, known)
         self.fail(
-            "E207", f"there is no function `{call.function}`", call.function_span, "unknown function",
-            help=f"did you mean `{meant}`?" if meant else "`optdsl show std` lists the standard library",
+            "E207",
+            f"there is no function `{call.function}`",
+            call.function_span,
+            "unknown function",
+            help=f"did you mean `{meant}`?"
+            if meant
+            else "`optdsl show std` lists the standard library",
         )
 
     # ------------------------------------------------------------ arguments
@@ -84,13 +121,17 @@ class Calls(Expressions):
             if arg.name is not None and arg.name not in keywords:
                 listed = ", ".join(sorted(keywords)) or "none"
                 self.fail(
-                    "E208", f"`{call.function}` has no argument `{arg.name}`", arg.span,
+                    "E208",
+                    f"`{call.function}` has no argument `{arg.name}`",
+                    arg.span,
                     help=f"its keyword arguments: {listed}",
                 )
         if not least <= len(positional) <= most:
             wanted = str(least) if least == most else f"{least} to {most}"
             self.fail(
-                "E209", f"`{call.function}` takes {wanted} arguments, not {len(positional)}", call.span
+                "E209",
+                f"`{call.function}` takes {wanted} arguments, not {len(positional)}",
+                call.span,
             )
         return [self.evaluate(arg.value) for arg in positional], named
 
@@ -107,7 +148,11 @@ class Calls(Expressions):
     # ------------------------------------------------------------ functions of a file
 
     def _call_function(
-        self, call: ast.Call, item: ast.Def | ast.Transform, scope: FileScope, result_name: str | None
+        self,
+        call: ast.Call,
+        item: ast.Def | ast.Transform,
+        scope: FileScope,
+        result_name: str | None,
     ) -> Binding:
         kind = "def" if isinstance(item, ast.Def) else "transform"
         given = self._bind(call, item)
@@ -116,11 +161,19 @@ class Calls(Expressions):
         )
         if kind == "transform":
             if self.frame.kind == "def":
-                self.fail("E231", f"`{item.name}` has state and cannot be called in a `def`", call.function_span,
-                          help="make the caller a `transform`")
+                self.fail(
+                    "E231",
+                    f"`{item.name}` has state and cannot be called in a `def`",
+                    call.function_span,
+                    help="make the caller a `transform`",
+                )
             if self.loop_depth:
-                self.fail("E401", f"`{item.name}` has state and cannot be called in a loop", call.function_span)
-        with self.entered(frame):
+                self.fail(
+                    "E401",
+                    f"`{item.name}` has state and cannot be called in a loop",
+                    call.function_span,
+                )
+        with self.entered(frame), self.sited(scope, call.span):
             for parameter in item.parameters:
                 if parameter.name in given:
                     bound = given[parameter.name]
@@ -132,7 +185,12 @@ class Calls(Expressions):
         for key in [k for k in self.store if k[0] == "local" and k[1] == frame.number]:
             del self.store[key]
         if result is None:
-            self.fail("E232", f"`{item.name}` returns nothing", call.function_span, help="end it with `return`")
+            self.fail(
+                "E232",
+                f"`{item.name}` returns nothing",
+                call.function_span,
+                help="end it with `return`",
+            )
         return result
 
     result_name: str | None = None
@@ -145,20 +203,36 @@ class Calls(Expressions):
             name = arg.name
             if name is None:
                 if position >= len(names):
-                    self.fail("E209", f"`{item.name}` takes {len(names)} arguments, not {len(call.args)}", call.span,
-                              "", Label(item.name_span, "defined here"))
+                    self.fail(
+                        "E209",
+                        f"`{item.name}` takes {len(names)} arguments, not {len(call.args)}",
+                        call.span,
+                        "",
+                        Label(item.name_span, "defined here"),
+                    )
                 name = names[position]
             elif name not in names:
                 meant = did_you_mean(name, names)
-                self.fail("E208", f"`{item.name}` has no argument `{name}`", arg.span,
-                          help=f"did you mean `{meant}`?" if meant else f"its arguments: {', '.join(names)}")
+                self.fail(
+                    "E208",
+                    f"`{item.name}` has no argument `{name}`",
+                    arg.span,
+                    help=f"did you mean `{meant}`?"
+                    if meant
+                    else f"its arguments: {', '.join(names)}",
+                )
             if name in given:
                 self.fail("E208", f"`{name}` is given twice", arg.span)
             given[name] = self.word(arg)
         missing = [p.name for p in item.parameters if p.default is None and p.name not in given]
         if missing:
-            self.fail("E209", f"`{item.name}` needs {', '.join(f'`{m}`' for m in missing)}", call.span,
-                      "", Label(item.name_span, "defined here"))
+            self.fail(
+                "E209",
+                f"`{item.name}` needs {', '.join(f'`{m}`' for m in missing)}",
+                call.span,
+                "",
+                Label(item.name_span, "defined here"),
+            )
         return given
 
     def run_body(self, body: tuple[ast.Stmt, ...], span: Span) -> Binding | None:
@@ -179,7 +253,11 @@ class Calls(Expressions):
         values = [self.as_value(bound, call.span) for bound in args]
         if len(values) > 1:
             if any(not is_none(each) for each in named.values()):
-                self.fail("E208", f"`{call.function}` of several values is elementwise; it takes no axis", call.span)
+                self.fail(
+                    "E208",
+                    f"`{call.function}` of several values is elementwise; it takes no axis",
+                    call.span,
+                )
             result = values[0]
             for value in values[1:]:
                 result = self.emit.map(call.function, [result, value], call.span)
@@ -217,7 +295,9 @@ class Calls(Expressions):
     def _no_device_condition(self, what: str, span: Span) -> None:
         if self.device_depth:
             self.fail(
-                "E320", f"{what} cannot stand under a condition on tensors", span,
+                "E320",
+                f"{what} cannot stand under a condition on tensors",
+                span,
                 help="both sides are computed and one is selected; decide on a host value instead",
             )
 
@@ -225,7 +305,10 @@ class Calls(Expressions):
         """How many elements a reduction with these arguments takes in."""
         args, named = self.arguments(call, 1, 1, frozenset({"axis", "over"}))
         value = self.as_value(args[0], call.span)
-        over, axis = self._over(named.get("over"), call.span), self._axis(named.get("axis"), call.span)
+        over, axis = (
+            self._over(named.get("over"), call.span),
+            self._axis(named.get("axis"), call.span),
+        )
         if over == "workers":
             return self.emit.leaf("workers", Instances.RUN, Place.HOST, DType.INT)
         if over is not None:
@@ -247,7 +330,9 @@ class Calls(Expressions):
         for dim in dims:
             if dim != 1:
                 size = self.emit.dim_value(dim)
-                result = size if is_const(result) else self.emit.map("mul", [result, size], call.span)
+                result = (
+                    size if is_const(result) else self.emit.map("mul", [result, size], call.span)
+                )
         return result
 
     # ------------------------------------------------------------ shapes and matrices
@@ -274,10 +359,14 @@ class Calls(Expressions):
         found = value.type.shape
         if (found.rows, found.cols) != (expected.rows, expected.cols):
             self.fail(
-                "E315", f"`{call.function}` takes a value of shape {expected}", call.span,
+                "E315",
+                f"`{call.function}` takes a value of shape {expected}",
+                call.span,
                 f"this has shape {found}",
             )
-        return self.emit.shaped(call.function, [value], Shape(found.lead, result.rows, result.cols), call.span)
+        return self.emit.shaped(
+            call.function, [value], Shape(found.lead, result.rows, result.cols), call.span
+        )
 
     def _call_wide(self, call: ast.Call) -> Binding:
         return self._oriented(call, self.emit.full, Shape((), "short", "long"))
@@ -294,7 +383,9 @@ class Calls(Expressions):
     def _square(self, value: Value, call: ast.Call) -> Shape:
         shape = value.type.shape
         if not value.type.on_device or shape.rows != shape.cols or shape.is_scalar:
-            self.fail("E315", f"`{call.function}` takes a square matrix", call.span, value.type.describe())
+            self.fail(
+                "E315", f"`{call.function}` takes a square matrix", call.span, value.type.describe()
+            )
         return shape
 
     def _call_inverse(self, call: ast.Call) -> Binding:
@@ -327,14 +418,20 @@ class Calls(Expressions):
                 self.fail("E314", "a shape is wanted, e.g. [rows, 1]", call.span)
             shape = args[0].shape
         if {"own", "same", "of"} & named.keys():
-            self.fail("E502", "draws that differ or agree between workers come with distributed rules", call.span)
+            self.fail(
+                "E502",
+                "draws that differ or agree between workers come with distributed rules",
+                call.span,
+            )
         over = self._over(named.get("over"), call.span)
         if over and not shape.is_scalar:
             self.fail("E314", "a draw over all parameters has the shape []", call.span)
         at = self.as_value(named.get("at") or self._lookup("t", call.span), call.span)
         if over and at.op == "t":
             at = self.as_value(self._lookup("steps", call.span), call.span)
-        instances = Instances.PARAM if over is None else Instances.RUN if over == "all" else Instances.GROUP
+        instances = (
+            Instances.PARAM if over is None else Instances.RUN if over == "all" else Instances.GROUP
+        )
         place = Place.DEVICE
         from_type = at.type.with_(instances=instances, shape=shape, place=place, dtype=DType.REAL)
         return self.builder.make(
@@ -352,20 +449,35 @@ class Calls(Expressions):
             instances, shape = Instances.RUN, SCALAR
         if op == "gather":
             shape = Shape(("workers", *shape.lead), shape.rows, shape.cols)
-        type_ = value.type.with_(instances=instances, shape=shape, place=Place.DEVICE, dtype=DType.REAL)
+        type_ = value.type.with_(
+            instances=instances, shape=shape, place=Place.DEVICE, dtype=DType.REAL
+        )
         conditions = tuple(condition for condition, _ in self.path)
         return self.builder.make(
-            op, (value, *conditions), type_, span,
-            scope=tuple(side for _, side in self.path), order=self.number("closure"),
+            op,
+            (value, *conditions),
+            type_,
+            span,
+            scope=tuple(side for _, side in self.path),
+            order=self.number("closure"),
         )
 
     def _evaluation(self, call: ast.Call) -> Binding:
         args, named = self.arguments(call, 1, 1, frozenset({"weights"}))
         if named:
-            self.fail("E502", "`weights` needs per-sample losses, which this version does not take", call.span)
+            self.fail(
+                "E502",
+                "`weights` needs per-sample losses, which this version does not take",
+                call.span,
+            )
         point = self.as_value(args[0], call.span)
         if point.type.shape != self.emit.full:
-            self.fail("E316", f"`{call.function}` takes a value of p's shape", call.span, point.type.describe())
+            self.fail(
+                "E316",
+                f"`{call.function}` takes a value of p's shape",
+                call.span,
+                point.type.describe(),
+            )
         return self.closure(f"{call.function}_at", point, call.span)
 
     _call_loss = _call_grad = _evaluation
@@ -390,4 +502,3 @@ class Calls(Expressions):
 
     def state_of(self, name: ast.Name) -> str:
         raise AssertionError("statements.py defines it")
-

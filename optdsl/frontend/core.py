@@ -125,12 +125,20 @@ class Core:
         self.sink.error(code, message, span, text, *more, help=help, notes=notes)
 
     def fail(
-        self, code: str, message: str, span: Span, text: str = "", *more: Label, help: str | None = None  # noqa: A002
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        text: str = "",
+        *more: Label,
+        help: str | None = None,  # noqa: A002
     ) -> NoReturn:
         self.report(code, message, span, text, *more, help=help)
         raise Reported
 
-    def warn(self, code: str, message: str, span: Span, text: str = "", help: str | None = None) -> None:  # noqa: A002
+    def warn(
+        self, code: str, message: str, span: Span, text: str = "", help: str | None = None
+    ) -> None:  # noqa: A002
         """A warning; one inside the standard library is the library's own affair and is dropped."""
         if span.source is self.frames[0].scope.module.span.source:
             self.sink.warning(code, message, span, text, help=help)
@@ -150,12 +158,28 @@ class Core:
     def entered(self, frame: Frame) -> Iterator[None]:
         if len(self.frames) >= DEPTH:
             assert frame.call is not None
-            self.fail("E230", f"calls nest more than {DEPTH} deep", frame.call, help="functions cannot recurse")
+            self.fail(
+                "E230",
+                f"calls nest more than {DEPTH} deep",
+                frame.call,
+                help="functions cannot recurse",
+            )
         self.frames.append(frame)
         try:
             yield
         finally:
             self.frames.pop()
+
+    @contextmanager
+    def sited(self, scope: FileScope, call: Span) -> Iterator[None]:
+        """What another file's function makes is put down to the call in the user's file."""
+        before = self.builder.site
+        if before is None and scope.module.span.source is not self.frames[0].scope.module.span.source:
+            self.builder.site = call
+        try:
+            yield
+        finally:
+            self.builder.site = before
 
     @contextmanager
     def conditioned(self, condition: Value, side: bool) -> Iterator[None]:
@@ -186,7 +210,12 @@ class Core:
         self.store = merged
 
     def _merged(
-        self, key: Key, condition: Value, then: dict[Key, Any], otherwise: dict[Key, Any], span: Span
+        self,
+        key: Key,
+        condition: Value,
+        then: dict[Key, Any],
+        otherwise: dict[Key, Any],
+        span: Span,
     ) -> Any:
         a, b = then.get(key), otherwise.get(key)
         if a is b or a == b:
@@ -195,7 +224,9 @@ class Core:
             # A state that only one side declares keeps, on the other, what it has in memory.
             a, b = (self.state_value(key[1]) if x is None else x for x in (a, b))
         if a is None or b is None:
-            side = "only where the condition holds" if b is None else "only where the condition fails"
+            side = (
+                "only where the condition holds" if b is None else "only where the condition fails"
+            )
             return Undefined(span, f"it is assigned {side}")
         if isinstance(a, StateSlot) or isinstance(b, StateSlot):
             a = then.get(("state", a.name)) if isinstance(a, StateSlot) else a

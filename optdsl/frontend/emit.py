@@ -32,8 +32,11 @@ from optdsl.types import (
 
 Reporter = Callable[..., None]
 WORDS = {
-    "add": "add {1} to {0}", "sub": "subtract {1} from {0}", "mul": "multiply {0} by {1}",
-    "div": "divide {0} by {1}", "matmul": "multiply the matrices {0} @ {1}",
+    "add": "add {1} to {0}",
+    "sub": "subtract {1} from {0}",
+    "mul": "multiply {0} by {1}",
+    "div": "divide {0} by {1}",
+    "matmul": "multiply the matrices {0} @ {1}",
 }
 
 
@@ -48,7 +51,13 @@ class Emitter:
     dims: dict[str, Value] = field(default_factory=dict)
 
     def fail(
-        self, code: str, message: str, span: Span, text: str = "", *more: Label, help: str | None = None
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        text: str = "",
+        *more: Label,
+        help: str | None = None,
     ) -> NoReturn:
         self.report(code, message, span, text, *more, help=help)
         raise Reported
@@ -59,7 +68,13 @@ class Emitter:
         return self.builder.const(value, span)
 
     def leaf(
-        self, op: str, instances: Instances, place: Place, dtype: DType, shape: Shape = SCALAR, **attrs: Any
+        self,
+        op: str,
+        instances: Instances,
+        place: Place,
+        dtype: DType,
+        shape: Shape = SCALAR,
+        **attrs: Any,
     ) -> Value:
         return self.builder.make(op, (), Type(instances, shape, place, dtype), **attrs)
 
@@ -89,7 +104,12 @@ class Emitter:
         row = OPS[op]
         for arg in args:
             if arg.type.dtype is DType.STRING and op not in ("eq", "ne"):
-                self.fail("E302", "a string is no number", span, help="strings can be compared with == and in")
+                self.fail(
+                    "E302",
+                    "a string is no number",
+                    span,
+                    help="strings can be compared with == and in",
+                )
         dtype = self._dtype(row.result, args)
         if all(map(is_const, args)):
             return self._folded(op, args, dtype, span)
@@ -145,8 +165,9 @@ class Emitter:
         joined = join_types([then.type, otherwise.type], dtype)
         if joined is None:
             self.fail(
-                "E305", f"the branches give different shapes, {then.type.shape} and "
-                f"{otherwise.type.shape}", span,
+                "E305",
+                f"the branches give different shapes, {then.type.shape} and {otherwise.type.shape}",
+                span,
             )
         joined = joined.with_(
             instances=max(joined.instances, condition.type.instances),
@@ -154,7 +175,10 @@ class Emitter:
         )
         op = "choose" if joined.on_device else "where"
         if joined.on_device:
-            then, otherwise = self.broadcast(then, joined, span), self.broadcast(otherwise, joined, span)
+            then, otherwise = (
+                self.broadcast(then, joined, span),
+                self.broadcast(otherwise, joined, span),
+            )
         return self.builder.make(op, (condition, then, otherwise), joined, span)
 
     def broadcast(self, value: Value, type: Type, span: Span | None) -> Value:
@@ -173,7 +197,9 @@ class Emitter:
             for each in (left, right)
             if each.span is not None
         )
-        self.fail("E301", f"cannot {words.format(*texts)}", span, "", *labels, help=_mend(left, right))
+        self.fail(
+            "E301", f"cannot {words.format(*texts)}", span, "", *labels, help=_mend(left, right)
+        )
 
     # ------------------------------------------------------------ matrices
 
@@ -181,7 +207,10 @@ class Emitter:
         for side in (left, right):
             if not side.type.on_device or side.type.shape.is_scalar:
                 self.fail(
-                    "E303", "`@` multiplies matrices", span, f"one side is {side.type.describe()}",
+                    "E303",
+                    "`@` multiplies matrices",
+                    span,
+                    f"one side is {side.type.describe()}",
                     help="use * for numbers",
                 )
         a, b = left.type.shape, right.type.shape
@@ -190,10 +219,16 @@ class Emitter:
             turned = "; did you mean to transpose one of them, x.T @ y or x @ y.T?"
             labels = [Label(s.span, f"{s.type.shape}") for s in (left, right) if s.span]
             self.fail(
-                "E304", f"cannot multiply a matrix of shape {a} by one of shape {b}", span, "", *labels,
+                "E304",
+                f"cannot multiply a matrix of shape {a} by one of shape {b}",
+                span,
+                "",
+                *labels,
                 help=f"the inner sizes {a.cols} and {b.rows} must be the same{turned}",
             )
-        joined = join_types([left.type.with_(shape=SCALAR), right.type.with_(shape=SCALAR)], DType.REAL)
+        joined = join_types(
+            [left.type.with_(shape=SCALAR), right.type.with_(shape=SCALAR)], DType.REAL
+        )
         assert joined is not None
         return self.builder.make(
             "matmul", (left, right), joined.with_(shape=Shape(lead.lead, a.rows, b.cols)), span
@@ -211,7 +246,13 @@ class Emitter:
     # ------------------------------------------------------------ reductions
 
     def reduce(
-        self, op: str, value: Value, axis: int | str | None, over: str | None, scope: Scope, span: Span
+        self,
+        op: str,
+        value: Value,
+        axis: int | str | None,
+        over: str | None,
+        scope: Scope,
+        span: Span,
     ) -> Value:
         """`op` over an axis, the parameter, or with `over` all parameters that are in `scope`."""
         if not value.type.on_device:
@@ -224,22 +265,33 @@ class Emitter:
             kept = tuple(each for each in shape.lead if each != BATCH)
             result = Shape(kept, 1, 1)
         elif axis in (0, 1):
-            result = Shape(shape.lead, 1, shape.cols) if axis == 0 else Shape(shape.lead, shape.rows, 1)
+            result = (
+                Shape(shape.lead, 1, shape.cols) if axis == 0 else Shape(shape.lead, shape.rows, 1)
+            )
             if result == shape and over is None:
                 return value
         elif axis in shape.lead:
-            result = Shape(tuple(each for each in shape.lead if each != axis), shape.rows, shape.cols)
+            result = Shape(
+                tuple(each for each in shape.lead if each != axis), shape.rows, shape.cols
+            )
         else:
             self.fail(
-                "E307", f"a value of shape {shape} has no axis `{axis}`", span,
+                "E307",
+                f"a value of shape {shape} has no axis `{axis}`",
+                span,
                 help="axis is 0, 1 or the name of a leading axis",
             )
         if over is None:
             scope = ()
         type_ = value.type.with_(instances=instances, shape=result, dtype=DType.REAL)
         return self.builder.make(
-            op, (value, *(c for c, _ in scope)), type_, span,
-            axis=axis, over=over, scope=tuple(side for _, side in scope),
+            op,
+            (value, *(c for c, _ in scope)),
+            type_,
+            span,
+            axis=axis,
+            over=over,
+            scope=tuple(side for _, side in scope),
         )
 
 
@@ -275,11 +327,15 @@ def _mend(left: Value, right: Value) -> str | None:
             first = a.args[0] if a.op == "transpose" else a
             second = b.args[0] if b.op == "transpose" else b
             if first is second and first.name:
-                other_form = f"{first.name} @ {first.name}.T" if a.op == "transpose" else (
-                    f"{first.name}.T @ {first.name}"
-                )
-                this = f"{first.name}.T @ {first.name}" if a.op == "transpose" else (
+                other_form = (
                     f"{first.name} @ {first.name}.T"
+                    if a.op == "transpose"
+                    else (f"{first.name}.T @ {first.name}")
+                )
+                this = (
+                    f"{first.name}.T @ {first.name}"
+                    if a.op == "transpose"
+                    else (f"{first.name} @ {first.name}.T")
                 )
                 return f"`{value.name}` is {this}; did you mean {other_form}?"
     if join_shape(left.type.shape.transposed(), right.type.shape) is not None:

@@ -31,9 +31,20 @@ RESERVED = frozenset({"p", "g", "t", "steps", *SIZES, "name", "workers", "rank"}
 """Names with a meaning of their own in every rule; only p and g are assigned."""
 
 _OPERATORS = {
-    "+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod",
-    "and": "and", "or": "or",
-    "<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne",
+    "+": "add",
+    "-": "sub",
+    "*": "mul",
+    "/": "div",
+    "//": "floordiv",
+    "%": "mod",
+    "and": "and",
+    "or": "or",
+    "<": "lt",
+    "<=": "le",
+    ">": "gt",
+    ">=": "ge",
+    "==": "eq",
+    "!=": "ne",
 }
 _CONSTANTS = {"inf": math.inf, "pi": math.pi}
 SMALL_POWER = 4
@@ -68,7 +79,9 @@ class Expressions(Core):
                 value = self.value(base)
                 if not value.type.on_device:
                     self.fail("E303", "a host number has no transpose", expr.span)
-                return self.emit.shaped("transpose", [value], value.type.shape.transposed(), expr.span)
+                return self.emit.shaped(
+                    "transpose", [value], value.type.shape.transposed(), expr.span
+                )
             case ast.Tuple(items=items):
                 return tuple(self.evaluate(item) for item in items)
             case ast.ShapeLiteral(shape=shape):
@@ -88,9 +101,13 @@ class Expressions(Core):
         if isinstance(bound, Poison):
             raise Reported
         if isinstance(bound, Symbol) and bound.is_axis:
-            return self.emit.leaf("lead_size", Instances.RUN, Place.HOST, DType.INT, name=bound.name)
-        kind = "a tuple" if isinstance(bound, tuple) else (
-            f"`{bound.name}`" if isinstance(bound, Symbol) else "this"
+            return self.emit.leaf(
+                "lead_size", Instances.RUN, Place.HOST, DType.INT, name=bound.name
+            )
+        kind = (
+            "a tuple"
+            if isinstance(bound, tuple)
+            else (f"`{bound.name}`" if isinstance(bound, Symbol) else "this")
         )
         if isinstance(bound, RuleRef):
             kind = f"the rule `{bound.item.name}`"
@@ -104,7 +121,11 @@ class Expressions(Core):
             self._undefined(name, span)
         if isinstance(bound, Undefined):
             self.fail(
-                "E203", f"`{name}` may have no value here", span, bound.why, Label(bound.span, "decided here"),
+                "E203",
+                f"`{name}` may have no value here",
+                span,
+                bound.why,
+                Label(bound.span, "decided here"),
                 help=f"give `{name}` a value before the branch",
             )
         if isinstance(bound, Poison):
@@ -138,7 +159,9 @@ class Expressions(Core):
     def _not_in_def(self, name: str, span: Span) -> None:
         if self.frame.kind == "def" and self.frame.rule.number >= 0:
             self.fail(
-                "E204", f"`{name}` is not in reach inside a `def`", span,
+                "E204",
+                f"`{name}` is not in reach inside a `def`",
+                span,
                 help=f"make it a parameter of the function and pass `{name}`",
             )
 
@@ -178,7 +201,9 @@ class Expressions(Core):
                 return other if bool(constant.attr("value")) is (expr.op == "and") else constant
         elif DType.BOOL in (left.type.dtype, right.type.dtype) and expr.op not in ("==", "!="):
             self.fail(
-                "E309", "a condition is not a number", expr.span,
+                "E309",
+                "a condition is not a number",
+                expr.span,
                 help="write where(condition, 1, 0) to count with it",
             )
         return self.emit.map(_OPERATORS[expr.op], [left, right], expr.span)
@@ -187,7 +212,9 @@ class Expressions(Core):
         sides = [self.value(inner.left), self.value(inner.right)]
         if all(side.type.on_device and not side.type.shape.is_scalar for side in sides):
             self.fail(
-                "E310", f"`a {inner.op} b @ c` on matrices needs parentheses", expr.span,
+                "E310",
+                f"`a {inner.op} b @ c` on matrices needs parentheses",
+                expr.span,
                 help=f"write (a {inner.op} b) @ c or a {inner.op} (b @ c)",
             )
 
@@ -204,7 +231,13 @@ class Expressions(Core):
 
     def need_condition(self, value: Value, span: Span) -> None:
         if value.type.dtype is not DType.BOOL:
-            self.fail("E311", "a condition is wanted here", span, "this is a number", help="compare it, e.g. x > 0")
+            self.fail(
+                "E311",
+                "a condition is wanted here",
+                span,
+                "this is a number",
+                help="compare it, e.g. x > 0",
+            )
 
     def _compare(self, expr: ast.Compare) -> Binding:
         result: Value | None = None
@@ -223,8 +256,10 @@ class Expressions(Core):
             value, result = self.value(left), self.emit.const(False)
             for item in items:
                 same = self.emit.map("eq", [value, self.as_value(item, right.span)], span)
-                result = same if is_const(result) and not result.attr("value") else self.emit.map(
-                    "or", [result, same], span
+                result = (
+                    same
+                    if is_const(result) and not result.attr("value")
+                    else self.emit.map("or", [result, same], span)
                 )
             return result
         a, b = self.value(left), self.value(right)
@@ -235,7 +270,12 @@ class Expressions(Core):
 
     def _matches(self, left: ast.Expr, right: ast.Expr, span: Span) -> Value:
         if not (isinstance(left, ast.Name) and left.name == "name"):
-            self.fail("E302", "`matches` tests the parameter's name", left.span, help='write name matches "bias"')
+            self.fail(
+                "E302",
+                "`matches` tests the parameter's name",
+                left.span,
+                help='write name matches "bias"',
+            )
         pattern = self.value(right)
         if not is_const(pattern) or pattern.type.dtype is not DType.STRING:
             self.fail("E302", "a pattern is a string literal", right.span)
@@ -254,7 +294,8 @@ class Expressions(Core):
             number = index.attr("value") if is_const(index) else None
             if not isinstance(number, int) or not -len(base) <= number < len(base):
                 self.fail(
-                    "E313", f"a tuple of {len(base)} is indexed by a literal from 0 to {len(base) - 1}",
+                    "E313",
+                    f"a tuple of {len(base)} is indexed by a literal from 0 to {len(base) - 1}",
                     expr.index.span,
                 )
             return base[number]
@@ -284,14 +325,17 @@ class Expressions(Core):
                 if position != len(shape.dims) - 1 or dim.name not in ("p", "g"):
                     self.fail("E314", "`*p` stands last in a shape", dim.span)
                 star = True
-            elif new_axes and isinstance(dim, ast.Name) and self._lookup(dim.name, dim.span) is None:
+            elif (
+                new_axes and isinstance(dim, ast.Name) and self._lookup(dim.name, dim.span) is None
+            ):
                 self.store[self.frame.local(dim.name)] = Symbol(dim.name, is_axis=True)
                 dims.append(dim.name)
                 named += 1
             else:
                 dims.append(self.dim(dim))
                 named += isinstance(dim, ast.Name) and (
-                    dim.name == "workers" or isinstance(self.read(self.frame.local(dim.name)), Symbol)
+                    dim.name == "workers"
+                    or isinstance(self.read(self.frame.local(dim.name)), Symbol)
                 )
         if star:
             full = self.emit.full
@@ -313,7 +357,9 @@ class Expressions(Core):
             return value.op
         if not is_settled(value) or value.type.dtype in (DType.BOOL, DType.STRING):
             self.fail(
-                "E314", "a size must be known when the parameter is added", expr.span,
+                "E314",
+                "a size must be known when the parameter is added",
+                expr.span,
                 f"this is {value.type.describe()}",
                 help="use sizes, integers and integer hyperparameters",
             )
@@ -334,4 +380,3 @@ def is_settled(value: Value) -> bool:
     if value.type.on_device or value.op in ("t", "steps", "first", "to_host"):
         return False
     return all(is_settled(arg) for arg in value.args)
-

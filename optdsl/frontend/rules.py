@@ -28,7 +28,11 @@ class Rules(Statements):
     # ------------------------------------------------------------ hyperparameters
 
     def declare_hypers(
-        self, item: ast.Item, parameters: tuple[ast.Parameter, ...], given: dict[str, Binding], fixed: bool,
+        self,
+        item: ast.Item,
+        parameters: tuple[ast.Parameter, ...],
+        given: dict[str, Binding],
+        fixed: bool,
         defaults: dict[str, Binding],
     ) -> None:
         """Bind a rule's parameters: to what is given, else to a hyperparameter of the whole rule,
@@ -43,7 +47,11 @@ class Rules(Statements):
             self.store[self.frame.local(parameter.name)] = bound
 
     def _hyper(
-        self, item: ast.Item, parameter: ast.Parameter, given: dict[str, Binding], fixed: bool,
+        self,
+        item: ast.Item,
+        parameter: ast.Parameter,
+        given: dict[str, Binding],
+        fixed: bool,
         defaults: dict[str, Binding],
     ) -> Binding:
         name = parameter.name
@@ -59,8 +67,12 @@ class Rules(Statements):
             assert known.span is not None
             owner = self.hyper_owner[name]
             self.fail(
-                "E410", f"`{owner}` and `{item.name}` both have a hyperparameter `{name}`", self.frames[0].rule.item.name_span,
-                "in this rule", Label(known.span, "one"), Label(parameter.span, "the other"),
+                "E410",
+                f"`{owner}` and `{item.name}` both have a hyperparameter `{name}`",
+                self.frames[0].rule.item.name_span,
+                "in this rule",
+                Label(known.span, "one"),
+                Label(parameter.span, "the other"),
                 help=f"rename one: optimizer NAME(inner_{name} = ...) = ...({item.name}({name} = inner_{name}))",
             )
         self.hypers[name] = Hyper(name, plain, parameter.span)
@@ -77,7 +89,9 @@ class Rules(Statements):
 
     def _hyper_value(self, name: str, default: Any, index: tuple[int, ...]) -> Binding:
         if isinstance(default, tuple):
-            return tuple(self._hyper_value(name, each, (*index, i)) for i, each in enumerate(default))
+            return tuple(
+                self._hyper_value(name, each, (*index, i)) for i, each in enumerate(default)
+            )
         kinds = {bool: DType.BOOL, int: DType.INT, float: DType.REAL, str: DType.STRING}
         dtype = kinds[type(default)]
         place = Place.HOST if dtype is DType.REAL else Place.STATIC
@@ -99,11 +113,19 @@ class Rules(Statements):
             name = arg.name
             if name is None:
                 if position >= len(inner):
-                    self.fail("E209", f"`{item.name}` wraps {len(inner)} rules", arg.span,
-                              help="hyperparameters are given by name")
+                    self.fail(
+                        "E209",
+                        f"`{item.name}` wraps {len(inner)} rules",
+                        arg.span,
+                        help="hyperparameters are given by name",
+                    )
                 name, position = inner[position], position + 1
-            args.append((name, self.rule_ref(arg.value) if name in inner else self.evaluate(arg.value)))
-        self._check_names(item, [(name, arg.span) for (name, _), arg in zip(args, expr.args, strict=True)])
+            args.append(
+                (name, self.rule_ref(arg.value) if name in inner else self.evaluate(arg.value))
+            )
+        self._check_names(
+            item, [(name, arg.span) for (name, _), arg in zip(args, expr.args, strict=True)]
+        )
         return RuleRef(item, tuple(args), expr.span)
 
     def _rule_item(self, name: str, span: Span) -> tuple[RuleItem, FileScope]:
@@ -111,8 +133,13 @@ class Rules(Statements):
         if found is None:
             names = [n for n in self.frame.scope.names()]
             meant = did_you_mean(name, names)
-            self.fail("E207", f"there is no rule `{name}`", span, "unknown rule",
-                      help=f"did you mean `{meant}`?" if meant else "`optdsl zoo` lists what ships")
+            self.fail(
+                "E207",
+                f"there is no rule `{name}`",
+                span,
+                "unknown rule",
+                help=f"did you mean `{meant}`?" if meant else "`optdsl zoo` lists what ships",
+            )
         item, scope = found
         if not isinstance(item, ast.Optimizer | ast.Wrapper | ast.Alias):
             self.fail("E206", f"`{name}` is a function, not a rule", span)
@@ -126,8 +153,12 @@ class Rules(Statements):
         for name, span in given:
             if name not in names:
                 meant = did_you_mean(name, names)
-                self.fail("E208", f"`{item.name}` has no hyperparameter `{name}`", span,
-                          help=f"did you mean `{meant}`?" if meant else f"it has {', '.join(names)}")
+                self.fail(
+                    "E208",
+                    f"`{item.name}` has no hyperparameter `{name}`",
+                    span,
+                    help=f"did you mean `{meant}`?" if meant else f"it has {', '.join(names)}",
+                )
             if name in seen:
                 self.fail("E208", f"`{name}` is given twice", span)
             seen.add(name)
@@ -142,7 +173,9 @@ class Rules(Statements):
         for condition, _ in self.path:
             if condition.type.place is not Place.STATIC:
                 self.fail(
-                    "E411", "a rule that runs on some steps only is not in this version", stmt.span,
+                    "E411",
+                    "a rule that runs on some steps only is not in this version",
+                    stmt.span,
                     help="it would need a `t` of its own; use `when`, or a condition on sizes and options",
                 )
         if self.device_depth:
@@ -153,8 +186,12 @@ class Rules(Statements):
         if isinstance(stmt, ast.Step):
             ref = self.frame.rule.inner.get(stmt.name)
             if not isinstance(ref, RuleRef):
-                self.fail("E207", f"`{stmt.name}` is not an inner rule of this wrapper", stmt.name_span,
-                          help="an inner rule is a parameter without a default, first in the list")
+                self.fail(
+                    "E207",
+                    f"`{stmt.name}` is not an inner rule of this wrapper",
+                    stmt.name_span,
+                    help="an inner rule is a parameter without a default, first in the list",
+                )
         else:
             ref = RuleRef(self._rule_item(stmt.name, stmt.name_span)[0], (), stmt.name_span)
         item = ref.item
@@ -165,7 +202,9 @@ class Rules(Statements):
     fixed: bool = False
     """Whether hyperparameters that nothing binds are fixed at their defaults."""
 
-    def run_ref(self, ref: RuleRef, given: dict[str, Binding], fixed: bool, call: Span | None) -> None:
+    def run_ref(
+        self, ref: RuleRef, given: dict[str, Binding], fixed: bool, call: Span | None
+    ) -> None:
         """Run a rule here. `given` binds hyperparameters; so do the reference's own arguments, of
         which literals only set a default."""
         item = ref.item
@@ -205,18 +244,28 @@ class Rules(Statements):
             parameters = item.parameters or ()
             names = {p.name for p in parameters}
             own = {n: b for n, b in given.items() if n in names}
-            self.declare_hypers(item, parameters, own, fixed, {n: b for n, b in defaults.items() if n in names})
+            self.declare_hypers(
+                item, parameters, own, fixed, {n: b for n, b in defaults.items() if n in names}
+            )
             ref = self.rule_ref(item.value)
             rest = {n: b for n, b in given.items() if n not in names}
             merged = dict(ref.args) | {n: b for n, b in defaults.items() if n not in names}
-            self.run_ref(RuleRef(ref.item, tuple(merged.items()), ref.span), rest,
-                         fixed or item.parameters is not None, item.name_span if self.frame.call else None)
+            self.run_ref(
+                RuleRef(ref.item, tuple(merged.items()), ref.span),
+                rest,
+                fixed or item.parameters is not None,
+                item.name_span if self.frame.call else None,
+            )
             return
         assert isinstance(item, ast.Optimizer | ast.Wrapper)
         missing = [p.name for p in inner_parameters(item) if p.name not in self.frame.rule.inner]
         if missing:
-            self.fail("E414", f"`{item.name}` wraps a rule: give it `{missing[0]}`", self.frame.call or item.name_span,
-                      help=f"write optimizer NAME = {item.name}(AdamW)")
+            self.fail(
+                "E414",
+                f"`{item.name}` wraps a rule: give it `{missing[0]}`",
+                self.frame.call or item.name_span,
+                help=f"write optimizer NAME = {item.name}(AdamW)",
+            )
         self.declare_hypers(item, item.parameters, given, fixed, defaults)
         self.run_body(item.body, item.span)
 
@@ -233,7 +282,9 @@ class Rules(Statements):
         param.name, grad.name = "p", "g"
         self.store[P], self.store[rule.gradient] = param, grad
         if isinstance(item, ast.Wrapper):
-            stand_in = ast.Optimizer(item.span, STAND_IN, item.name_span, (), _plain_descent(item.span))
+            stand_in = ast.Optimizer(
+                item.span, STAND_IN, item.name_span, (), _plain_descent(item.span)
+            )
             for parameter in inner_parameters(item):
                 rule.inner[parameter.name] = RuleRef(stand_in, (), item.name_span)
         try:
@@ -279,8 +330,13 @@ class Rules(Statements):
         kinds = {view.kind for view in found}
         if len(kinds) > 1:
             other = next(view for view in found if view.kind != found[0].kind)
-            self.report("E415", "rules with different views of p cannot run together", found[0].span, "",
-                        Label(other.span, "the other view"))
+            self.report(
+                "E415",
+                "rules with different views of p cannot run together",
+                found[0].span,
+                "",
+                Label(other.span, "the other view"),
+            )
         return found[0].kind if found else "rows"
 
 
@@ -360,4 +416,3 @@ def lower_rule(name: str, scope: FileScope, sink: Sink) -> Rule | None:
 def rule_names(scope: FileScope) -> list[str]:
     """The rules of the file that become classes: optimizers and aliases, not wrappers."""
     return [i.name for i in scope.own.values() if isinstance(i, ast.Optimizer | ast.Alias)]
-

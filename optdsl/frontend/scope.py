@@ -78,7 +78,10 @@ def make_scope(source: Source, sink: Sink, directory: Path | None = None, depth:
     for item in module.items:
         if item.name in own:
             sink.error(
-                "E210", f"`{item.name}` is defined twice", item.name_span, "again here",
+                "E210",
+                f"`{item.name}` is defined twice",
+                item.name_span,
+                "again here",
                 help=f"the first is at {own[item.name].name_span}; rename one of them",
             )
         else:

@@ -22,6 +22,7 @@ from optdsl.types import (
     DType,
     Instances,
     Place,
+    Shape,
     Storage,
     Type,
     join_shape,
@@ -108,7 +109,9 @@ class Statements(Calls):
         known = self.attributes.get(stmt.name)
         number = default.attr("value")
         if known is not None and known.default != number:
-            self.fail("E412", f"two rules give the attribute `{stmt.name}` different defaults", stmt.span)
+            self.fail(
+                "E412", f"two rules give the attribute `{stmt.name}` different defaults", stmt.span
+            )
         self.attributes[stmt.name] = AttributeDecl(stmt.name, number, stmt.name_span)
         value = self.emit.leaf(
             "attribute", Instances.PARAM, Place.STATIC, default.type.dtype, name=stmt.name
@@ -117,9 +120,13 @@ class Statements(Calls):
 
     def _input(self, stmt: ast.Input) -> None:
         if stmt.on_host:
-            self.fail("E501", "inputs on the host are not in this version of the language", stmt.span)
+            self.fail(
+                "E501", "inputs on the host are not in this version of the language", stmt.span
+            )
         shape = self.emit.full if stmt.shape is None else self.shape(stmt.shape, new_axes=True)
-        instances = {None: Instances.PARAM, "group": Instances.GROUP, "all": Instances.RUN}[stmt.over]
+        instances = {None: Instances.PARAM, "group": Instances.GROUP, "all": Instances.RUN}[
+            stmt.over
+        ]
         type_ = Type(instances, shape, Place.DEVICE, DType.REAL)
         self.inputs[stmt.name] = InputDecl(stmt.name, type_, stmt.name_span)
         value = self.builder.make("input", (), type_, stmt.name_span, name=stmt.name)
@@ -139,21 +146,33 @@ class Statements(Calls):
 
     def _state(self, item: ast.StateItem) -> None:
         if item.name in RESERVED:
-            self.fail("E404", f"`{item.name}` has a meaning of its own and cannot be a state", item.name_span)
+            self.fail(
+                "E404",
+                f"`{item.name}` has a meaning of its own and cannot be a state",
+                item.name_span,
+            )
         if item.on_host:
-            self.fail("E501", "states on the host are not in this version of the language", item.span)
-        shape = self.emit.full if item.shape is None else self.shape(item.shape)
-        instances = {None: Instances.PARAM, "group": Instances.GROUP, "all": Instances.RUN}[item.over]
+            self.fail(
+                "E501", "states on the host are not in this version of the language", item.span
+            )
+        shape = self._default_shape() if item.shape is None else self.shape(item.shape)
+        instances = {None: Instances.PARAM, "group": Instances.GROUP, "all": Instances.RUN}[
+            item.over
+        ]
         if item.over and item.shape is None:
             shape = SCALAR
         type_ = Type(instances, shape, Place.DEVICE, DType.REAL)
         initial = self.emit.const(0.0) if item.initial is None else self.value(item.initial)
-        self._fits(initial, type_, item.initial.span if item.initial else item.span, f"state `{item.name}`")
+        self._fits(
+            initial, type_, item.initial.span if item.initial else item.span, f"state `{item.name}`"
+        )
         name = self._unique(item.name)
         storage = self._storage(item)
         filled = initial if not initial.type.on_device else None
         birth = name if filled is not None else self._birth(name, type_)
-        decl = StateDecl(name, self._state_key(item, name), type_, storage, filled, birth, self.path, item.span)
+        decl = StateDecl(
+            name, self._state_key(item, name), type_, storage, filled, birth, self.path, item.span
+        )
         decl = self._distinct(decl)
         self.states[name] = decl
         self.owners[name] = self.frame.rule.number
@@ -166,6 +185,16 @@ class Statements(Calls):
         self.store[("state", name)] = current
         self.store[self.frame.local(item.name)] = StateSlot(name)
 
+    def _default_shape(self) -> Shape:
+        """p's shape; in a transform that of its first argument, so that an average of rows is one."""
+        if self.frame.kind == "transform":
+            item = self.frame.scope.own.get(self.frame.title)
+            if isinstance(item, ast.Transform) and item.parameters:
+                first = self.read(self.frame.local(item.parameters[0].name))
+                if isinstance(first, Value) and first.type.on_device:
+                    return first.type.shape
+        return self.emit.full
+
     def _storage(self, item: ast.StateItem) -> Storage:
         if item.storage is None:
             return Storage.COMPUTE
@@ -173,7 +202,9 @@ class Statements(Calls):
             return Storage(item.storage)
         except ValueError:
             choices = ", ".join(each.value for each in Storage if each is not Storage.COMPUTE)
-            self.fail("E405", f"there is no storage `{item.storage}`", item.span, help=f"one of {choices}")
+            self.fail(
+                "E405", f"there is no storage `{item.storage}`", item.span, help=f"one of {choices}"
+            )
 
     def _birth(self, name: str, type_: Type) -> str:
         """States whose first values the rule works out at one place are born together."""
@@ -193,16 +224,21 @@ class Statements(Calls):
         if item.key is not None:
             return item.key
         if self.frame.kind == "transform" and self.frame.result_name:
-            return self.frame.result_name if self._lone_state() else f"{self.frame.result_name}.{item.name}"
+            return (
+                self.frame.result_name
+                if self._lone_state()
+                else f"{self.frame.result_name}.{item.name}"
+            )
         if self.frame.kind == "transform":
             return unique
         return item.name
 
     def _lone_state(self) -> bool:
         item = self.frame.scope.own.get(self.frame.title)
-        return isinstance(item, ast.Transform) and sum(
-            len(s.items) for s in item.body if isinstance(s, ast.State)
-        ) == 1
+        return (
+            isinstance(item, ast.Transform)
+            and sum(len(s.items) for s in item.body if isinstance(s, ast.State)) == 1
+        )
 
     def _distinct(self, decl: StateDecl) -> StateDecl:
         """`decl` with a key of its own: another rule's equal key is told apart by this rule's name."""
@@ -213,8 +249,12 @@ class Statements(Calls):
                 return self._distinct(replace(decl, key=f"{self.frame.rule.item.name}.{decl.key}"))
             assert decl.span is not None and other.span is not None
             self.fail(
-                "E406", f"two states of one parameter have the key `{decl.key}`", decl.span, "this one",
-                Label(other.span, "and this one"), help='give one of them a key: state x named "other"',
+                "E406",
+                f"two states of one parameter have the key `{decl.key}`",
+                decl.span,
+                "this one",
+                Label(other.span, "and this one"),
+                help='give one of them a key: state x named "other"',
             )
         return decl
 
@@ -265,7 +305,12 @@ class Statements(Calls):
         slot = self.store.get(self.frame.local(name))
         if name in ("p", "g") and slot is None:
             if self.frame.kind != "rule":
-                self.fail("E204", f"only a rule assigns `{name}`", target.span, help="return the new value")
+                self.fail(
+                    "E204",
+                    f"only a rule assigns `{name}`",
+                    target.span,
+                    help="return the new value",
+                )
             value = self._like_p(self.as_value(bound, stmt.value.span), stmt.value.span)
             self.store[P if name == "p" else self.frame.rule.gradient] = _titled(value, name)
         elif isinstance(slot, StateSlot):
@@ -297,20 +342,30 @@ class Statements(Calls):
     def _fits(self, value: Value, type_: Type, span: Span, what: str) -> None:
         """`value` must broadcast to `type_`, with no more instances than it."""
         if value.type.dtype in (DType.BOOL, DType.STRING):
-            self.fail("E309", f"{what} holds numbers", span, f"this is a {value.type.dtype}",
-                      help="write where(condition, 1, 0)")
+            self.fail(
+                "E309",
+                f"{what} holds numbers",
+                span,
+                f"this is a {value.type.dtype}",
+                help="write where(condition, 1, 0)",
+            )
         if join_shape(value.type.shape, type_.shape) != type_.shape:
             self.fail(
-                "E318", f"{what} has shape {type_.shape} and cannot take a value of shape "
-                f"{value.type.shape}", span,
+                "E318",
+                f"{what} has shape {type_.shape} and cannot take a value of shape "
+                f"{value.type.shape}",
+                span,
             )
         # One for the run may read hyperparameters: they must then agree between the groups.
         if value.type.instances > max(type_.instances, Instances.GROUP):
             owner = "all parameters" if type_.instances is Instances.RUN else "the group"
             self.fail(
-                "E408", f"{what} is one for {owner} and cannot take a value that each parameter "
-                "has of its own", span,
-                help="use `steps`, the number of the group's step" if _reads_t(value)
+                "E408",
+                f"{what} is one for {owner} and cannot take a value that each parameter "
+                "has of its own",
+                span,
+                help="use `steps`, the number of the group's step"
+                if _reads_t(value)
                 else "reduce it with over = all or over = group",
             )
 
@@ -332,7 +387,10 @@ class Statements(Calls):
             return
         if not condition.type.shape.is_scalar and condition.type.on_device:
             self.fail(
-                "E319", "`if` takes one condition per parameter", expr.span, condition.type.describe(),
+                "E319",
+                "`if` takes one condition per parameter",
+                expr.span,
+                condition.type.describe(),
                 help="write where(condition, a, b) to choose for each element",
             )
         before = dict(self.store)
@@ -369,8 +427,11 @@ class Statements(Calls):
         self.need_condition(condition, arm.condition.span)
         if not is_settled(condition):
             self.fail(
-                "E409", "`when` is decided when a parameter is added", arm.condition.span,
-                "this may change from step to step", help="use `if`",
+                "E409",
+                "`when` is decided when a parameter is added",
+                arm.condition.span,
+                "this may change from step to step",
+                help="use `if`",
             )
         self.static_conditions.append(condition)
         orelse: tuple[ast.Stmt, ...] = stmt.otherwise
@@ -389,7 +450,9 @@ class Statements(Calls):
         else:
             since = ast.Binary(stmt.span, "-", name, stmt.start)
             condition = ast.Binary(
-                stmt.span, "and", ast.Compare(stmt.span, (name, stmt.start), (">=",)),
+                stmt.span,
+                "and",
+                ast.Compare(stmt.span, (name, stmt.start), (">=",)),
                 _equals_zero(ast.Binary(stmt.span, "%", since, stmt.period)),
             )
         self._branch(condition, stmt.body, (), stmt.span)
@@ -403,7 +466,9 @@ class Statements(Calls):
         for item in items:
             parts = item if len(stmt.targets) > 1 else (item,)
             if not isinstance(parts, tuple) or len(parts) != len(stmt.targets):
-                self.fail("E317", f"{len(stmt.targets)} names cannot take this item", stmt.iterable.span)
+                self.fail(
+                    "E317", f"{len(stmt.targets)} names cannot take this item", stmt.iterable.span
+                )
             for target, bound in zip(stmt.targets, parts, strict=True):
                 self.store[self.frame.local(target.name)] = bound
             for inner in stmt.body:
@@ -425,7 +490,9 @@ class Statements(Calls):
             self._loop(count, stmt.body, stmt.span, index=(stmt.targets[0].name, start))
             return None
         if isinstance(iterable, ast.Name) and iterable.name == "axes":
-            self.fail("E501", "`for axis in axes` is not in this version of the language", iterable.span)
+            self.fail(
+                "E501", "`for axis in axes` is not in this version of the language", iterable.span
+            )
         items = self.evaluate(iterable)
         if not isinstance(items, tuple):
             self.fail("E317", "`for` takes a tuple or range(n)", iterable.span)
@@ -438,7 +505,11 @@ class Statements(Calls):
         self._loop(count, stmt.body, stmt.span)
 
     def _loop(
-        self, count: Value, body: tuple[ast.Stmt, ...], span: Span, index: tuple[str, Value] | None = None
+        self,
+        count: Value,
+        body: tuple[ast.Stmt, ...],
+        span: Span,
+        index: tuple[str, Value] | None = None,
     ) -> None:
         """One loop value: the names that the body assigns and that had a value are carried."""
         until = body[-1] if body and isinstance(body[-1], ast.Until) else None
@@ -453,18 +524,23 @@ class Statements(Calls):
             ]
             for arg, value in zip(args, initial, strict=True):
                 arg.name = value.name
-            counter = self.emit.leaf("loop_arg", Instances.CONST, Place.HOST, DType.INT, loop=number, index=-1)
+            counter = self.emit.leaf(
+                "loop_arg", Instances.CONST, Place.HOST, DType.INT, loop=number, index=-1
+            )
             results, condition = self._loop_body(keys, args, stmts, until, index, counter)
             widened = [
-                self._widen(value, result, span) for value, result in zip(initial, results, strict=True)
+                self._widen(value, result, span)
+                for value, result in zip(initial, results, strict=True)
             ]
             if [w.type for w in widened] == [value.type for value in initial]:
                 break
             initial = widened
         else:
             self.fail("E321", "a value's shape changes from one pass of the loop to the next", span)
-        results = [self.emit.broadcast(r, a.type, span) if a.type.on_device else r
-                   for r, a in zip(results, args, strict=True)]
+        results = [
+            self.emit.broadcast(r, a.type, span) if a.type.on_device else r
+            for r, a in zip(results, args, strict=True)
+        ]
         info = LoopBody(tuple(args), tuple(results), condition, counter)
         kind = Type(Instances.PARAM, SCALAR, Place.DEVICE, DType.REAL)
         loop = self.builder.make("loop", (count, *initial), kind, span, body=info)
@@ -473,13 +549,20 @@ class Statements(Calls):
             self.store[key] = _titled(result, initial[i].name or "")
 
     def _loop_body(
-        self, keys: list[Key], args: list[Value], stmts: tuple[ast.Stmt, ...], until: ast.Until | None,
-        index: tuple[str, Value] | None, counter: Value,
+        self,
+        keys: list[Key],
+        args: list[Value],
+        stmts: tuple[ast.Stmt, ...],
+        until: ast.Until | None,
+        index: tuple[str, Value] | None,
+        counter: Value,
     ) -> tuple[list[Value], Value | None]:
         before = dict(self.store)
         self.store.update(zip(keys, args, strict=True))
         if index is not None:
-            self.store[self.frame.local(index[0])] = self.emit.map("add", [index[1], counter], stmts[0].span)
+            self.store[self.frame.local(index[0])] = self.emit.map(
+                "add", [index[1], counter], stmts[0].span
+            )
         self.loop_depth += 1
         for stmt in stmts:
             self.run(stmt)
@@ -525,8 +608,10 @@ class Statements(Calls):
         if joined is None:
             self._loop_shapes(initial, result, span)
         if joined == initial.type or not joined.on_device:
-            return initial if not joined.on_device and initial.type == result.type else self._host_widen(
-                initial, joined
+            return (
+                initial
+                if not joined.on_device and initial.type == result.type
+                else self._host_widen(initial, joined)
             )
         return self.emit.broadcast(initial, joined, span)
 
@@ -537,7 +622,8 @@ class Statements(Calls):
 
     def _loop_shapes(self, initial: Value, result: Value, span: Span) -> NoReturn:
         self.fail(
-            "E321", f"a value of shape {initial.type.shape} becomes one of shape {result.type.shape} in the loop",
+            "E321",
+            f"a value of shape {initial.type.shape} becomes one of shape {result.type.shape} in the loop",
             span,
         )
 
@@ -555,7 +641,12 @@ def assigned(stmt: ast.Stmt) -> list[str]:
         case ast.If(body=body, orelse=orelse):
             return [n for s in (*body, *orelse) for n in assigned(s)]
         case ast.When(arms=arms, otherwise=otherwise):
-            return [n for body in (*(a.body for a in arms), otherwise) for s in body for n in assigned(s)]
+            return [
+                n
+                for body in (*(a.body for a in arms), otherwise)
+                for s in body
+                for n in assigned(s)
+            ]
         case ast.Every(body=body) | ast.Repeat(body=body):
             return [n for s in body for n in assigned(s)]
         case ast.For(targets=names, body=body):
@@ -567,7 +658,8 @@ def assigned(stmt: ast.Stmt) -> list[str]:
 
 def _returns(stmt: ast.If) -> bool:
     return any(
-        isinstance(s, ast.Return) or (isinstance(s, ast.If) and _returns(s)) for s in (*stmt.body, *stmt.orelse)
+        isinstance(s, ast.Return) or (isinstance(s, ast.If) and _returns(s))
+        for s in (*stmt.body, *stmt.orelse)
     )
 
 
@@ -594,4 +686,3 @@ def _reads_t(value: Value) -> bool:
             return True
         stack.extend(each.args)
     return False
-

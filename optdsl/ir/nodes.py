@@ -63,6 +63,9 @@ class Builder:
 
     table: dict[tuple[Any, ...], Value] = field(default_factory=dict)
     count: int = 0
+    site: Span | None = None
+    """Where the user's file calls the library function that is being inlined: what it makes was
+    written there."""
 
     def make(
         self,
@@ -77,7 +80,7 @@ class Builder:
         key = (op, tuple(each.id for each in operands), items, type)
         found = self.table.get(key)
         if found is None:
-            found = Value(op, operands, items, type, self.count, span)
+            found = Value(op, operands, items, type, self.count, self.site or span)
             self.count += 1
             self.table[key] = found
         return found

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from optdsl.ir.fold import host_function, is_const
 from optdsl.ir.nodes import Builder, Value
+from optdsl.source import Span
 from optdsl.types import DType, join_types
 
 SIZE_OPS = frozenset({"add", "sub", "mul", "div", "sqrt", "min", "max", "neg"})
@@ -31,6 +32,8 @@ class Algebra:
     """Constructors that fold literals and drop neutral operands."""
 
     builder: Builder
+    span: Span | None = None
+    """Where the value that is being rewritten was written."""
 
     def const(self, value: float) -> Value:
         return self.builder.const(float(value))
@@ -42,7 +45,7 @@ class Algebra:
         dtype = DType.INT if kinds == {DType.INT} and op != "div" else DType.REAL
         joined = join_types([arg.type for arg in args], dtype)
         assert joined is not None
-        return self.builder.make(op, args, joined, next((a.span for a in args if a.span), None))
+        return self.builder.make(op, args, joined, self.span)
 
     def mul(self, a: Value, b: Value) -> Value:
         if self.is_number(a, 1) or self.is_number(b, 1):

@@ -36,6 +36,7 @@ def hoist_scalars(builder: Builder, roots: list[Value]) -> dict[Value, Value]:
         return scaled.get(value) or _Scaled(algebra.const(1), algebra.const(1), value)
 
     def step(value: Value) -> Value:
+        algebra.span = value.span
         parts = _product(algebra, value, split)
         if parts is None:
             return _simple(algebra, value)

@@ -19,7 +19,7 @@ from optdsl.passes.algebra import Algebra
 
 def one_update(builder: Builder, new_p: Value) -> Value:
     """`new_p` as p - d, where it is one."""
-    algebra = Algebra(builder)
+    algebra = Algebra(builder, new_p.span)
     d = _change(algebra, new_p, {})
     param = next((each for each in reachable([new_p]) if each.op == "param"), None)
     if d is None or param is None or algebra.is_number(d, 0):
@@ -34,6 +34,7 @@ def one_update(builder: Builder, new_p: Value) -> Value:
 def _change(algebra: Algebra, value: Value, done: dict[Value, Value | None]) -> Value | None:
     """d with value = p - d, None where there is none of this form."""
     if value not in done:
+        algebra.span = value.span or algebra.span
         done[value] = _change_of(algebra, value, done)
     return done[value]
 

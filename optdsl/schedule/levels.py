@@ -156,8 +156,22 @@ def _local_levels(each: Levelled, shared: dict[str, int]) -> dict[str, int]:
         slots[slot] = max(slots.get(slot, 1), level[value.args[0]] + _after(value.args[0], each.library))
     for value in each.outputs.values():
         _fill(value, each.library, slots, level)
+    _sink_library(each, level)
     each.level = level
     return slots
+
+
+def _sink_library(each: Levelled, level: dict[Value, int]) -> None:
+    """Library values that only the library uses move down to the first stage that uses them, so
+    that an identity matrix is made where it is multiplied."""
+    kept = {*each.outputs.values(), *(value.args[0] for value in each.reductions.values())}
+    earliest: dict[Value, int] = {}
+    for value in reversed(reachable(each.roots)):
+        if value in each.library and value not in kept and value in earliest:
+            level[value] = max(level[value], earliest[value])
+        for arg in operands(value):
+            at = level[value] if value in each.library else level[arg]
+            earliest[arg] = min(earliest.get(arg, at), at)
 
 
 def _after(operand: Value, library: frozenset[Value]) -> int:

@@ -19,13 +19,15 @@ from functools import cached_property
 
 from optdsl.ir.nodes import Rule, Value, operands, reachable
 from optdsl.schedule.cut import cheapest_loads
-from optdsl.schedule.levels import WIDE, Levelled
+from optdsl.schedule.levels import SMALL, WIDE, Levelled, closes_in_row
 from optdsl.schedule.plan import Domain, domain_of
 from optdsl.types import STORAGE_BYTES, Storage
 
 EXHAUSTIVE = 4096
 SMALL_BYTES = 2.0**-7
 """Bytes per parameter that a row's number counts as: 4 bytes over 512 columns."""
+PHASE_BYTES = 2.0**-10
+"""What one more visit of a tile in cache counts as, so that a row's sum is not taken twice for nothing."""
 EXACT = (Storage.COMPUTE, Storage.FLOAT32)
 """Storages that give back what was stored: only these are loaded again in the step."""
 
@@ -121,17 +123,27 @@ class Search:
                 [1, *(self.variant.level[v] for v in self.variant.level
                       if v.op == "result" and v.attr("slot") == slot)]
             )
-        stages = [
-            self.variant.level[user]
-            for value in self.variant.level
-            if value.op == "result" and value.attr("slot") == slot
-            for user in self.users.get(value, [])
-        ]
-        stages += [
-            self.variant.level[value] for value in self.variant.outputs.values()
-            if value.op == "result" and value.attr("slot") == slot
-        ]
+        results = [v for v in self.variant.level if v.op == "result" and v.attr("slot") == slot]
+        stages = [self._first_use(value) for value in results]
         return min(stages, default=1)
+
+    def _first_use(self, value: Value) -> int:
+        """The first stage that needs `value`; a number worked out from it may wait for its own user."""
+        stages = []
+        for user in self.users.get(value, []):
+            small = user not in self.variant.library and self.domain(user) in SMALL
+            stages.append(self._first_use(user) if small else self.variant.level[user])
+        if value in self._reduced:
+            stages.append(self.variant.level[value])
+        return min(stages, default=self.last_level)
+
+    @cached_property
+    def _reduced(self) -> set[Value]:
+        return {reduction.args[0] for reduction in self.variant.reductions.values()}
+
+    @cached_property
+    def last_level(self) -> int:
+        return max(self.variant.level.values(), default=1)
 
     @cached_property
     def stages(self) -> int:
@@ -155,10 +167,21 @@ class Search:
             if found is None:
                 return None
             loads.append(found[0])
-            total += found[1]
+            total += found[1] + PHASE_BYTES * self._closings(wanted, found[0])
         total += sum(self.stored_bytes(sink) for sink in stage)
         total += sum(self._bytes(value, Storage.COMPUTE) for value in temps)
         return Choice(dict(stage), temps, loads, total)
+
+    def _closings(self, wanted: frozenset[Value], loads: frozenset[Value]) -> int:
+        """How many sums over a row a pass closes: each is one more visit of the tile, in cache."""
+        seen: set[Value] = set()
+        stack = list(wanted)
+        while stack:
+            value = stack.pop()
+            if value not in seen:
+                seen.add(value)
+                stack.extend(() if value in loads else self._below(value))
+        return sum(closes_in_row(value, self.view) for value in seen - loads)
 
     def _below(self, value: Value) -> tuple[Value, ...]:
         """What a kernel computes `value` from; the library's values are loaded or not there."""
