@@ -59,15 +59,25 @@ class Builder:
         self._name_slots()
         self._name_temps()
         passes: list[Pass] = []
-        last = max([self.search.stages, *(self.variant.level[v] + 1 for v in self.variant.library
-                                          if v in self.variant.level)])
+        last = max(
+            [
+                self.search.stages,
+                *(
+                    self.variant.level[v] + 1
+                    for v in self.variant.library
+                    if v in self.variant.level
+                ),
+            ]
+        )
         for stage in range(last):
             passes.extend(self._full_pass(stage))
             passes.extend(self._small_reductions(stage))
             passes.extend(self._library_pass(stage))
         passes.extend(self._small_stores(last))
         states = tuple(s.name for s in self.rule.states if s.name in self.used)
-        return Variant(self.index, self.path, self._buffers(), tuple(passes), tuple(self.scalars), states)
+        return Variant(
+            self.index, self.path, self._buffers(), tuple(passes), tuple(self.scalars), states
+        )
 
     # ------------------------------------------------------------ names
 
@@ -105,7 +115,8 @@ class Builder:
             users = self.search.users.get(value, [])
             outside = any(user not in library or level[user] > level[value] for user in users)
             final = any(
-                value is v and self.domain(v) is not Domain.SHAPED for v in self.variant.outputs.values()
+                value is v and self.domain(v) is not Domain.SHAPED
+                for v in self.variant.outputs.values()
             )
             if outside or final or value in reduced:
                 wanted.append(value)
@@ -216,7 +227,9 @@ class Builder:
         for value in inside:
             if value not in known and closes_in_row(value, self.rule.view):
                 operand = self.over_leaves(value.args[0], known)
-                name = f"row_{value.op.removesuffix('_of')}{len([r for p in rows for r in p]) or ''}"
+                name = (
+                    f"row_{value.op.removesuffix('_of')}{len([r for p in rows for r in p]) or ''}"
+                )
                 rows[phase[value.args[0]]].append(Reduction(name, value.op, operand, Domain.ROW))
                 known[value] = self.rule.builder.make(
                     "row_result", (), value.type, value.span, slot=name
@@ -239,7 +252,9 @@ class Builder:
             for i in range(last + 1)
         )
         layout = "rows" if self._needs_rows(inside, sinks) else "flat"
-        return [KernelPass(stage, self._kernel_name(stage, Domain.FULL), Domain.FULL, layout, phases)]
+        return [
+            KernelPass(stage, self._kernel_name(stage, Domain.FULL), Domain.FULL, layout, phases)
+        ]
 
     def _buffer_of(self, value: Value) -> str:
         """Where a loaded value lies."""
@@ -280,14 +295,19 @@ class Builder:
             return False
         apart = {Domain.ROW, Domain.COL, Domain.MATRIX}
         results = [self.variant.reductions[s.name] for s in sinks if s.kind == "reduce"]
-        stored = [self.rule.state(s.name).type for s in sinks if s.kind == "store" and s.name != "p"]
-        return (
-            any(v.type.on_device and self.domain(v) in apart for v in [*inside, *results])
-            or any(domain_of(type_, self.rule.view) in apart for type_ in stored)
-        )
+        stored = [
+            self.rule.state(s.name).type for s in sinks if s.kind == "store" and s.name != "p"
+        ]
+        return any(
+            v.type.on_device and self.domain(v) in apart for v in [*inside, *results]
+        ) or any(domain_of(type_, self.rule.view) in apart for type_ in stored)
 
     def _kernel_name(self, stage: int, domain: Domain) -> str:
-        name = f"{self.prefix}_{stage}" if self.search.stages > 1 or domain is not Domain.FULL else self.prefix
+        name = (
+            f"{self.prefix}_{stage}"
+            if self.search.stages > 1 or domain is not Domain.FULL
+            else self.prefix
+        )
         return name if domain is Domain.FULL else f"{name}_{domain}"
 
     # ------------------------------------------------------------ small passes
@@ -303,8 +323,13 @@ class Builder:
                     Reduction(self.renamed[slot], reduction.op, value, self.domain(reduction))
                 )
         return [
-            KernelPass(stage, self._kernel_name(stage, domain), domain, "flat",
-                       (Phase(partials=tuple(reductions)),))
+            KernelPass(
+                stage,
+                self._kernel_name(stage, domain),
+                domain,
+                "flat",
+                (Phase(partials=tuple(reductions)),),
+            )
             for domain, reductions in by_domain.items()
         ]
 
@@ -319,13 +344,23 @@ class Builder:
                 self.buffer(name, value)
                 by_domain.setdefault(domain, []).append(Store(name, self._small(value)))
         return [
-            KernelPass(stage, self._kernel_name(stage, domain), domain, "flat", (Phase(stores=tuple(stores)),))
+            KernelPass(
+                stage,
+                self._kernel_name(stage, domain),
+                domain,
+                "flat",
+                (Phase(stores=tuple(stores)),),
+            )
             for domain, stores in by_domain.items()
         ]
 
     def _small(self, value: Value) -> Value:
-        known = {v: self.leaf(v, name) for v, name in self.temps.items() if v in self.variant.library}
-        return self.over_leaves(value, {v: k for v, k in known.items() if v is not value or v in self.temps})
+        known = {
+            v: self.leaf(v, name) for v, name in self.temps.items() if v in self.variant.library
+        }
+        return self.over_leaves(
+            value, {v: k for v, k in known.items() if v is not value or v in self.temps}
+        )
 
     # ------------------------------------------------------------ library passes
 
@@ -340,7 +375,8 @@ class Builder:
         wanted += [
             (name, value)
             for name, value in self.variant.outputs.items()
-            if name != "p" and domain_of(self.rule.state(name).type, self.rule.view) is Domain.SHAPED
+            if name != "p"
+            and domain_of(self.rule.state(name).type, self.rule.view) is Domain.SHAPED
             and level[value] == stage
         ]
         for name, value in wanted:

@@ -112,7 +112,9 @@ def _separate(builder: Builder, variant: Straight, view: str) -> Levelled:
     done = rewrite(builder, roots, step_of({v for v in library if OPS[v.op].kind is Kind.REDUCE}))
     for slot, value in shared.items():
         attrs = dict(value.attrs)
-        reductions[slot] = builder.make(value.op, (done[value.args[0]],), value.type, value.span, **attrs)
+        reductions[slot] = builder.make(
+            value.op, (done[value.args[0]],), value.type, value.span, **attrs
+        )
     outputs = {name: done[value] for name, value in variant.outputs.items()}
     new_roots = [*outputs.values(), *(value.args[0] for value in reductions.values())]
     return Levelled(outputs, reductions, library_values(new_roots, view), frozenset(shared))
@@ -153,7 +155,9 @@ def _local_levels(each: Levelled, shared: dict[str, int]) -> dict[str, int]:
         order.extend((slot, pending.pop(slot)) for slot in ready)
     for slot, value in order:
         _fill(value.args[0], each.library, slots, level)
-        slots[slot] = max(slots.get(slot, 1), level[value.args[0]] + _after(value.args[0], each.library))
+        slots[slot] = max(
+            slots.get(slot, 1), level[value.args[0]] + _after(value.args[0], each.library)
+        )
     for value in each.outputs.values():
         _fill(value, each.library, slots, level)
     _sink_library(each, level)
@@ -179,7 +183,9 @@ def _after(operand: Value, library: frozenset[Value]) -> int:
     return 2 if operand in library else 1
 
 
-def _fill(root: Value, library: frozenset[Value], slots: dict[str, int], level: dict[Value, int]) -> None:
+def _fill(
+    root: Value, library: frozenset[Value], slots: dict[str, int], level: dict[Value, int]
+) -> None:
     for value in reachable([root]):
         if value in level:
             continue

@@ -65,17 +65,25 @@ def check_supported(rule: Rule) -> None:
     found = []
     for name, value in rule.outputs():
         if name.startswith("report "):
-            found.append(Diagnostic(
-                "E503", "`report` is not supported yet by the targets cpu and triton", (_label(value, rule),)
-            ))
+            found.append(
+                Diagnostic(
+                    "E503",
+                    "`report` is not supported yet by the targets cpu and triton",
+                    (_label(value, rule),),
+                )
+            )
     for value in reachable(each for _, each in rule.outputs()):
         row = OPS[value.op]
         if row.kind is Kind.CLOSURE or value.op in ("workers", "rank", "to_host"):
             what = value.op.removesuffix("_at").replace("_", " ")
-            found.append(Diagnostic(
-                "E503", f"`{what}` is not supported yet by the targets cpu and triton", (_label(value, rule),),
-                'the interpreter runs it: backend="reference"',
-            ))
+            found.append(
+                Diagnostic(
+                    "E503",
+                    f"`{what}` is not supported yet by the targets cpu and triton",
+                    (_label(value, rule),),
+                    'the interpreter runs it: backend="reference"',
+                )
+            )
     if found:
         raise CompileError(found)
 
@@ -86,11 +94,17 @@ def _check_levels(rule: Rule, levelled: list) -> None:  # type: ignore[type-arg]
             if domain_of(value.args[0].type, rule.view) is Domain.SHAPED or (
                 domain_of(value.type, rule.view) is Domain.SHAPED
             ):
-                raise CompileError([Diagnostic(
-                    "E503", "a reduction over parameters of a value with axes of its own is not supported "
-                    "yet by the targets cpu and triton", (_label(value, rule),),
-                    'the interpreter runs it: backend="reference"',
-                )])
+                raise CompileError(
+                    [
+                        Diagnostic(
+                            "E503",
+                            "a reduction over parameters of a value with axes of its own is not supported "
+                            "yet by the targets cpu and triton",
+                            (_label(value, rule),),
+                            'the interpreter runs it: backend="reference"',
+                        )
+                    ]
+                )
 
 
 def _label(value: Value, rule: Rule) -> Label:

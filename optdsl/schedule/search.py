@@ -57,9 +57,9 @@ class Choice:
 class Search:
     rule: Rule
     variant: Levelled
-    cache: dict[tuple[frozenset[Value], frozenset[Value]], tuple[frozenset[Value], float] | None] = field(
-        default_factory=dict
-    )
+    cache: dict[
+        tuple[frozenset[Value], frozenset[Value]], tuple[frozenset[Value], float] | None
+    ] = field(default_factory=dict)
 
     @property
     def view(self) -> str:
@@ -89,7 +89,9 @@ class Search:
                 continue
             if value.op in ("param", "grad", "state", "input", "result"):
                 continue
-            if self.domain(value) in WIDE and any(u in self.variant.library for u in self.users.get(value, [])):
+            if self.domain(value) in WIDE and any(
+                u in self.variant.library for u in self.users.get(value, [])
+            ):
                 found.append(value)
         return found
 
@@ -104,7 +106,9 @@ class Search:
         for slot, reduction in variant.reductions.items():
             operand = reduction.args[0]
             if self.domain(operand) in WIDE:
-                sinks.append(Sink("reduce", slot, operand, self.ready(operand), self._needed(slot) - 1))
+                sinks.append(
+                    Sink("reduce", slot, operand, self.ready(operand), self._needed(slot) - 1)
+                )
         last = max([0, *(s.earliest for s in sinks), *(s.latest for s in sinks)])
         stores = [(n, v) for n, v in variant.outputs.items() if self._stored_wide(n, v)]
         last = max([last, *(self.ready(value) for _, value in stores)])
@@ -114,14 +118,23 @@ class Search:
     def _stored_wide(self, name: str, value: Value) -> bool:
         if name == "p":
             return True
-        return not name.startswith("report ") and domain_of(self.rule.state(name).type, self.view) in WIDE
+        return (
+            not name.startswith("report ")
+            and domain_of(self.rule.state(name).type, self.view) in WIDE
+        )
 
     def _needed(self, slot: str) -> int:
         """The first stage at which something is computed from a slot's result."""
         if slot in self.variant.shared:
             return max(
-                [1, *(self.variant.level[v] for v in self.variant.level
-                      if v.op == "result" and v.attr("slot") == slot)]
+                [
+                    1,
+                    *(
+                        self.variant.level[v]
+                        for v in self.variant.level
+                        if v.op == "result" and v.attr("slot") == slot
+                    ),
+                ]
             )
         results = [v for v in self.variant.level if v.op == "result" and v.attr("slot") == slot]
         stages = [self._first_use(value) for value in results]
@@ -203,17 +216,28 @@ class Search:
             return STORAGE_BYTES[storage]
         return self._bytes(sink.value, storage) if sink.name != "p" else STORAGE_BYTES[storage]
 
-    def _resident(self, number: int, stage: dict[Sink, int], temps: tuple[Value, ...]) -> dict[Value, float]:
+    def _resident(
+        self, number: int, stage: dict[Sink, int], temps: tuple[Value, ...]
+    ) -> dict[Value, float]:
         """What lies in memory when the pass of stage `number` begins, with the bytes of loading it."""
         written = {sink.name: at for sink, at in stage.items() if sink.kind == "store"}
         resident: dict[Value, float] = {}
         for value in self.variant.level:
-            if value.op in ("param", "grad", "state", "input") and self.domain(value) is not Domain.SHAPED:
+            if (
+                value.op in ("param", "grad", "state", "input")
+                and self.domain(value) is not Domain.SHAPED
+            ):
                 name = {"param": "p", "grad": ""}.get(value.op) or (
-                    value.attr("name") if value.op == "state" else "p" if value.op == "param" else ""
+                    value.attr("name")
+                    if value.op == "state"
+                    else "p"
+                    if value.op == "param"
+                    else ""
                 )
                 if number <= written.get(name, number):
-                    storage = self.rule.state(name).storage if value.op == "state" else Storage.COMPUTE
+                    storage = (
+                        self.rule.state(name).storage if value.op == "state" else Storage.COMPUTE
+                    )
                     resident[value] = self._bytes(value, storage)
             elif value in self.variant.library and self.domain(value) is not Domain.SHAPED:
                 if number > self.variant.level[value]:
@@ -252,8 +276,11 @@ class Search:
         return [
             value
             for value, level in self.variant.level.items()
-            if self.domain(value) is Domain.FULL and value.type.on_device and value.args
-            and value not in self.variant.library and value not in self.handed_over
+            if self.domain(value) is Domain.FULL
+            and value.type.on_device
+            and value.args
+            and value not in self.variant.library
+            and value not in self.handed_over
             and level < self.stages - 1
         ]
 
@@ -262,8 +289,12 @@ class Search:
         for sink in self.sinks:
             count *= sink.latest - sink.earliest + 1
         if count <= EXHAUSTIVE:
-            return _cheapest(self.cost(dict(zip(self.sinks, s, strict=True)), temps) for s in self._all())
-        stage = {sink: sink.earliest if sink.kind == "reduce" else sink.latest for sink in self.sinks}
+            return _cheapest(
+                self.cost(dict(zip(self.sinks, s, strict=True)), temps) for s in self._all()
+            )
+        stage = {
+            sink: sink.earliest if sink.kind == "reduce" else sink.latest for sink in self.sinks
+        }
         best = self.cost(stage, temps)
         improved = True
         while improved:

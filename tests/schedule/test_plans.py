@@ -1,0 +1,84 @@
+"""Plans against the interpreter, and the bytes that they promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from optdsl.diagnostics import Sink
+from optdsl.frontend.rules import lower_rule, rule_names
+from optdsl.frontend.scope import make_scope, read_source, zoo_folder
+from optdsl.interpreter import Member, run
+from optdsl.ir.nodes import Rule
+from optdsl.schedule.make import make_plan
+from tests.schedule.run_plan import run_plan
+
+HERE = Path(__file__).parent
+FILES = [*sorted(zoo_folder().glob("*.opt")), HERE / "rules.opt"]
+SHAPES = [(), (0,), (1,), (5,), (3, 5), (4, 4), (6, 2), (2, 3, 2, 2)]
+
+
+def rules() -> list[tuple[Path, str]]:
+    found = []
+    for path in FILES:
+        scope = make_scope(read_source(path), Sink(), path.parent)
+        found += [(path, name) for name in rule_names(scope)]
+    return found
+
+
+def lowered(path: Path, name: str) -> Rule:
+    sink = Sink()
+    rule = lower_rule(name, make_scope(read_source(path), sink, path.parent), sink)
+    sink.check()
+    assert rule is not None
+    return rule
+
+
+@pytest.mark.parametrize(("path", "name"), rules(), ids=lambda each: getattr(each, "stem", each))
+def test_passes_do_what_the_rule_means(path: Path, name: str) -> None:
+    """Six steps of all shapes together, in two groups, one parameter without a gradient now and then."""
+    rule = lowered(path, name)
+    plan = make_plan(rule)
+    torch.manual_seed(1)
+    params = [torch.randn(shape, dtype=torch.float64) for shape in SHAPES]
+    steps: list[int] = [0] * len(params)
+    states: list[dict[str, torch.Tensor]] = [{} for _ in params]
+    shared: dict[tuple[str, int | None], torch.Tensor] = {}
+    groups = [{each.name: each.default for each in rule.hypers} for _ in range(2)]
+    if not any(state.type.instances == 1 for state in rule.states):
+        groups[1]["lr"] = 0.03
+    for step in range(1, 7):
+        members = []
+        taking = [i for i in range(len(params)) if (i + step) % 4]
+        for i in taking:
+            steps[i] += 1
+            g = torch.randn(SHAPES[i], dtype=torch.float64)
+            members.append(
+                Member(
+                    params[i],
+                    g,
+                    groups[i % 2],
+                    steps[i],
+                    step,
+                    i % 2,
+                    i,
+                    f"layer.{i}",
+                    states[i],
+                    shared,
+                )
+            )
+        expected, found = run(rule, members), run_plan(plan, members)
+        for a, b, i in zip(expected.updates, found.updates, taking, strict=True):
+            assert a.p is not None and b.p is not None
+            torch.testing.assert_close(b.p, a.p, rtol=1e-11, atol=1e-12, equal_nan=True)
+            for key, value in b.states.items():
+                torch.testing.assert_close(
+                    value, a.states[key], rtol=1e-11, atol=1e-12, equal_nan=True
+                )
+            params[i] = a.p
+            states[i].update(a.states)
+        for key, value in found.shared.items():
+            torch.testing.assert_close(value, expected.shared[key], rtol=1e-11, atol=1e-12)
+        shared.update(expected.shared)
