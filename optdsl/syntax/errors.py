@@ -47,6 +47,7 @@ EXPRESSION = {"NAME", "NUMBER", "STRING", "TRUE", "FALSE", "NONE", "NOT", "MINUS
 LAYOUT = {"_NL", "_DEDENT", "$END"}
 BRANCHES = {"ELSE": "IF", "ELIF": "IF", "OTHERWISE": "WHEN", "UNTIL": "REPEAT"}
 LOOKALIKES = {"while": "repeat", "class": "optimizer", "function": "def", "let": "state"}
+GREEK = re.compile(r"GREEK (?:SMALL|CAPITAL) LETTER (\w+)")
 BRACKET = re.compile(r'"""([^"]|"(?!""))*"""|"[^"\n]*"|#[^\n]*|[()\[\]]')
 QUOTE = "strings are written in double quotes"
 
@@ -143,24 +144,27 @@ def _characters(start: int, text: str, grammar: Grammar) -> Problem:
         mend = "a name begins with a letter; a product is written with `*`"
         return Problem("E103", message, start, start + number.end(), resume, help=mend)
     word = re.match(r"[^\W\d]\w*", line)
-    if word:
+    if word and line[0] not in FOREIGN:
         message = f"`{_shown(word[0])}` is not a name: names are made of a-z, A-Z, 0-9 and _"
         return Problem("E101", message, start, start + word.end(), resume, help=_latin(word[0]))
     char = line[0]
     end = start + (2 if line[1:2] == char else 1)
     message = f"the language has no `{_shown(char)}`"
     if not char.isprintable() or char.isspace():
-        message = f"stray character {_shown(char)} ({unicodedata.name(char, 'no name')})"
+        message = f"stray character {_shown(char)} ({unicodedata.name(char, 'no name').lower()})"
     spaces = "only spaces and line feeds separate words" if char.isspace() else None
     return Problem("E101", message, start, end, resume, help=FOREIGN.get(char, spaces))
 
 
 def _latin(word: str) -> str | None:
     """`β1` → beta1: Greek letters by their names."""
-    names = [char if char.isascii() else unicodedata.name(char, "") for char in word]
-    if all(name.isascii() and (len(name) == 1 or "LETTER" in name) for name in names):
-        return f"write `{''.join(name.split()[-1].lower() for name in names)}`"
-    return None
+    letters = []
+    for char in word:
+        name = GREEK.fullmatch(unicodedata.name(char, ""))
+        if name is None and not char.isascii():
+            return None
+        letters.append(name[1].lower() if name else char)
+    return f"write `{''.join(letters)}`"
 
 
 # ---------------------------------------------------------------- tokens
@@ -181,7 +185,8 @@ def _unclosed(place: _Place) -> Problem | None:
             return None
     start, end = bracket.start_pos or 0, bracket.end_pos or 0
     closing = place.grammar.spelled[CLOSES[bracket.type]]
-    mend = f"a `{closing}` is missing before {_found(place)}"
+    found = PHRASES["$END"] if place.token.type in LAYOUT else _found(place)
+    mend = f"a `{closing}` is missing before {found}"
     return Problem("E108", f"this `{bracket}` is never closed", start, end, resume, help=mend)
 
 
@@ -223,7 +228,7 @@ def _word_as_name(place: _Place) -> Problem | None:
     first = place.blocks.first
     if word.type in ("EQUAL", "AUGMENT") and first is not None and place.blocks.last is first:
         word = first
-    elif "NAME" not in place.accepts:
+    elif "NAME" not in place.accepts or "STATE" in place.accepts:
         return None
     spelled = place.grammar.spelled.get(word.type, "")
     if not spelled.isalpha():

@@ -17,7 +17,7 @@ from optdsl.diagnostics import Label, Sink
 from optdsl.source import Source, Span
 from optdsl.syntax import ast
 from optdsl.syntax.errors import Problem, describe
-from optdsl.syntax.tables import Blocks, Grammar, column
+from optdsl.syntax.tables import Fault, Grammar, column
 
 MAX_DEPTH = 100  # nesting of blocks and expressions; later passes recurse a few calls per level
 MAX_ERRORS = 50  # each costs another parse of the text
@@ -57,22 +57,25 @@ def _parse(source: Source, sink: Sink, grammar: Grammar) -> tuple[ast.Module, bo
     At an error the statement is blanked out and the text parsed again, which keeps every offset.
     """
     text = original = _prepared(source.text)
+    module = ast.Module(Span(source, 0, len(source.text)), None, (), ())
+    faults: dict[int, Fault] = {}
     grammar.builder.begin(source, sink)
     for _ in range(MAX_ERRORS):
+        problem = None
         try:
-            module = grammar.lark.parse(text)
+            module = grammar.lark.parse(text)  # type: ignore[assignment]
         except (UnexpectedCharacters, UnexpectedToken) as failure:
             problem = describe(failure, text, grammar)
-        else:
-            assert isinstance(module, ast.Module)
-            _report_layout(grammar.blocks, source, sink)
-            return module, text == original
+        faults |= {fault.start: fault for fault in grammar.blocks.faults}
+        if problem is None:
+            break
         # A header is innocent if its body was there, and was blanked out.
-        if problem.code != "E107" or not _has_body(original, problem):
+        emptied = problem.code == "E107" and _has_body(original, problem)
+        if not emptied:
             _report(problem, source, sink)
-        text = _blanked(text, problem, grammar)
-    _report_layout(grammar.blocks, source, sink)
-    return ast.Module(Span(source, 0, len(source.text)), None, (), ()), False
+        text = _blanked(text, problem, emptied, grammar)
+    _report_faults(faults, original, source, sink)
+    return module, text == original
 
 
 def _prepared(text: str) -> str:
@@ -88,15 +91,28 @@ def _report(problem: Problem, source: Source, sink: Sink) -> None:
     sink.error(problem.code, problem.message, span, "", *more, help=problem.help)
 
 
-def _report_layout(blocks: Blocks, source: Source, sink: Sink) -> None:
-    for fault in blocks.faults:
-        span = Span(source, fault.start, fault.start + 1)
-        sink.error(fault.code, fault.message, span, help=fault.help)
-    for offset in blocks.tabs[:1]:
-        count = len(blocks.tabs)
-        notes = [f"{count} lines of this file are indented by tabs"] if count > 1 else []
-        span, mend = Span(source, offset, offset + 1), "indent with four spaces"
-        sink.error("E104", "a tab in the indentation", span, help=mend, notes=notes)
+def _report_faults(faults: dict[int, Fault], text: str, source: Source, sink: Sink) -> None:
+    """Wrong indentation: of lines in a row that are wrong alike, and of all tabs, the first."""
+    tabs = [start for start, fault in faults.items() if fault.code == "E104"]
+    for start, fault in faults.items():
+        notes = []
+        if fault.code != "E104":
+            again = column(text, start) == _column_before(text, start)
+        else:
+            again = start > min(tabs)
+            notes = [f"{len(tabs)} lines are indented by tabs"] if len(tabs) > 1 else []
+        if not again:
+            span = Span(source, start, start + 1)
+            sink.error(fault.code, fault.message, span, help=fault.help, notes=notes)
+
+
+def _column_before(text: str, start: int) -> int | None:
+    """The column of the line of code before the one of `start`."""
+    for line in reversed(text[:start].split("\n")[:-1]):
+        code = line.lstrip(" \t")
+        if code.strip() and not code.startswith("#"):
+            return column(line, len(line) - len(code))
+    return None
 
 
 def _has_body(original: str, header: Problem) -> bool:
@@ -105,10 +121,12 @@ def _has_body(original: str, header: Problem) -> bool:
     return code is not None and column(original, code.end()) > column(original, header.resume)
 
 
-def _blanked(text: str, problem: Problem, grammar: Grammar) -> str:
+def _blanked(text: str, problem: Problem, emptied: bool, grammar: Grammar) -> str:
     start = problem.resume
     if problem.code == "E102" and text.startswith('"""', problem.start):
         end = grammar.next_definition(text, start)  # what follows is prose
+    elif emptied and column(text, start) == 0:
+        end = problem.end  # of a definition nothing but its header is left
     else:
         end = grammar.extent(text, start)
     return text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]

@@ -39,8 +39,8 @@ class Blocks(Indenter):
     """Adds _INDENT and _DEDENT, drops line ends inside brackets.
 
     `open` are the brackets not yet closed, `first` and `last` the first token of the logical line
-    and the last token seen, `header` the first and last token of the line before; `faults` and
-    `tabs` (the offsets of tabs in indentation) are what was wrong so far.
+    and the last token seen, `header` the first and last token of the line before, `faults` what
+    was wrong so far, `moved` the columns that lines were taken for that stand in none.
     """
 
     NL_type = "_NL"
@@ -57,8 +57,8 @@ class Blocks(Indenter):
         self.first: Token | None = None
         self.last: Token | None = None
         self.header: tuple[Token, Token] | None = None
-        self.tabs: list[int] = []
         self.faults: list[Fault] = []
+        self.moved: dict[int, int] = {}
         return self._tokens(stream)
 
     def _tokens(self, stream: Iterator[Token]) -> Iterator[Token]:
@@ -88,7 +88,8 @@ class Blocks(Indenter):
         end = token.end_pos or 0
         indentation = token.rpartition("\n")[2]
         if "\t" in indentation:
-            self.tabs.append(end - len(indentation) + indentation.index("\t"))
+            place = end - len(indentation) + indentation.index("\t")
+            self._fault("E104", "a tab in the indentation", place, "indent with four spaces")
         yield from self._begin(end, len(indentation.expandtabs(TAB)))
 
     def _begin(self, start: int, column: int) -> Iterator[Token]:
@@ -116,6 +117,7 @@ class Blocks(Indenter):
             message = f"this line is indented by {column}, as no block around it is"
             self._fault("E105", message, start, f"indent it by {around}")
             column = min(level for level in columns if level > column)
+            self.moved[start] = column
         while column < self.levels[-1][0]:
             _, known = self.levels.pop()
             if known:
@@ -178,7 +180,7 @@ class Grammar:
         Its lines are the deeper ones that follow, with the branches and the closing brackets that
         are as deep. In the first column it is a definition, and ends where the next one begins.
         """
-        own = column(text, start)
+        own = self.blocks.moved.get(start, column(text, start))
         if own == 0:
             return self.next_definition(text, start + 1)
         end = text.find("\n", start)
