@@ -88,7 +88,7 @@ _MAPS = [
     _same("mul", "{0} * {1}", "product", commutative=True, identity=1.0),
     # div_rn and sqrt_rn: Triton's own `/` and sqrt are 2-ulp approximations on NVIDIA.
     _map(
-        "div", 2, "real division", "torch.true_divide({0}, {1})", "div({0}, {1})", "{0} / {1}",
+        "div", 2, "real division", "{0} / {1}", "div({0}, {1})", "{0} / {1}",
         "div({0}, {1})", flops=4, result=Result.REAL,
     ),
     _map(
@@ -97,7 +97,7 @@ _MAPS = [
     ),
     _map(
         "mod", 2, "x - y * floor(x / y)", "torch.remainder({0}, {1})", "mod({0}, {1})",
-        "mod({0}, {1})", "{0} - {1} * tl.floor(div({0}, {1}))",
+        "mod({0}, {1})", "tl.fma(-{1}, tl.floor(div({0}, {1})), {0})",
         flops=7, error=2.0,
     ),
     _map("neg", 1, "the negative", "-{0}", "-{0}", "-{0}", "-{0}", error=0.0),
@@ -111,11 +111,11 @@ _MAPS = [
     ),
     _map(
         "exp", 1, "e to the x", "torch.exp({0})", "exp({0})", "exp({0})",
-        "tl.exp({0})", flops=10, error=2.0, result=Result.REAL,
+        "exp({0})", flops=10, error=2.0, result=Result.REAL,
     ),
     _map(
         "log", 1, "natural logarithm", "torch.log({0})", "log({0})", "log({0})",
-        "tl.log({0})", flops=10, error=2.0, result=Result.REAL,
+        "log({0})", flops=10, error=2.0, result=Result.REAL,
     ),
     _map(
         "sin", 1, "sine, in radians", "torch.sin({0})", "sin({0})", "sin({0})",
@@ -225,7 +225,7 @@ def _matrix(name: str, arity: int, doc: str, torch: str, *, flops: int = 0, erro
 
 # `rows` and `cols` in the texts are the sizes of p's matrix view; a lead axis is a batch.
 _MATRICES = [
-    _matrix("matmul", 2, "matrix product", "torch.matmul({0}, {1})", flops=2),
+    _matrix("matmul", 2, "matrix product", "{0} @ {1}", flops=2),
     _matrix("transpose", 1, "the transposed matrix", "{0}.mT", error=0.0),
     _matrix("wide", 1, "x or its transpose, as [short, long]", "({0}.mT if rows > cols else {0})", error=0.0),
     _matrix("unwide", 1, "back from [short, long]", "({0}.mT if rows > cols else {0})", error=0.0),

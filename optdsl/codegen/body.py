@@ -170,7 +170,7 @@ def fill_text(text: str, operands: list[str]) -> str:
     return re.sub(r"\{(\d)\}", fill, text)
 
 
-_OPERATORS = {"+": 1, "-": 1, "*": 2, "/": 2}
+_OPERATORS = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2}
 
 
 def _pull(neighbour: str) -> int:

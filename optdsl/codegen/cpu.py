@@ -103,17 +103,20 @@ def _fit(line: str) -> str:
         return line
     indent = " " * (len(line) - len(line.lstrip()))
     code, mark, comment = line.strip().partition("  // ")
+    more = f"{indent}    "
     lines = textwrap.wrap(
         code,
         LINE_LENGTH - 2,
         initial_indent=indent,
-        subsequent_indent=indent + "    ",
+        subsequent_indent=more,
         break_long_words=False,
         break_on_hyphens=False,
     )
     if code.startswith("#"):
         lines = [*(f"{each} \\" for each in lines[:-1]), lines[-1]]
-    return "\n".join([f"{indent}// {comment}", *lines] if mark else lines)
+    start = f"{indent}// "
+    said = textwrap.wrap(comment, LINE_LENGTH, initial_indent=start, subsequent_indent=start)
+    return "\n".join([*said, *lines] if mark else lines)
 
 
 def _definitions(text: str) -> list[str]:
@@ -122,7 +125,7 @@ def _definitions(text: str) -> list[str]:
     used: set[str] = set()
     for name in reversed(_FUNCTIONS):
         needed = [text, *(_FUNCTIONS[each] for each in used)]
-        if any(re.search(rf"\b{name}\b(?!\))", each) for each in needed):
+        if any(re.search(rf"(?<!MATH\()\b{name}\b", each) for each in needed):
             used.add(name)
     return [definition for name, definition in _FUNCTIONS.items() if name in used]
 

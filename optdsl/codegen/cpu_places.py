@@ -79,7 +79,8 @@ class Places:
             case "row_result":
                 return f"real({plain(value.attr('slot'))}_total)"
             case "size" if value.attr("name") in _SIZES:
-                return f"real({_SIZES[value.attr('name')]})"
+                known = {**_SIZES, "cols": "cols"} if self.rows else _SIZES
+                return f"real({known[value.attr('name')]})"
         raise self.broken(f"{value.op} {value.attrs} cannot be read in a kernel")
 
     def storage(self, buffer: Buffer) -> Storage:
@@ -218,4 +219,6 @@ def _constant(value: float | int | bool | str) -> str:
         return "real(NAN)"
     if math.isinf(value):
         return "INFINITY" if value > 0 else "-INFINITY"
+    if value.is_integer() and 0 < abs(value) < 2**31:
+        return str(int(value))
     return f"real({value!r})"
