@@ -1,8 +1,8 @@
 """Small algebra on device values, shared by the passes that rewrite them.
 
-Host values come in three kinds: `row` (hyperparameters, t: one number per row of the scalar table), `size`
-(made of sizes alone: worked out in the kernel), and literals. Products keep the first two apart, so
-that a rule which only divides by `numel` needs no scalar row per shape.
+Host values come in three kinds: `row` (hyperparameters, t: one number per row of the scalar
+table), `size` (made of sizes alone: worked out in the kernel), and literals. Products keep the
+first two apart, so that a rule which only divides by `numel` needs no scalar row per shape.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """hoist_scalars: products with host numbers gathered, so that each value is multiplied once.
 
-Input: values of a straight variant. Output: values of equal meaning in which `lr * (m / c1) / d` is `(lr / c1) *
-(m / d)`: the number is worked out once, in double, and a division by a number is a multiplication.
+Input: values of a straight variant. Output: values of equal meaning in which `lr * (m / c1) / d` is
+`(lr / c1) * (m / d)`: the number is worked out once, in double, and a division by a number is a
+multiplication.
 
 Error: a factor worked out in double and rounded once, then one multiplication: 1 ulp, where the
 operations as written had 0.5 ulp each. The factor is a float32: a product of host numbers beyond
@@ -11,6 +12,7 @@ Relies on: nothing. Does not do: sums; values on the host.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from optdsl.ir.nodes import Builder, Value
@@ -58,7 +60,7 @@ def _host(algebra: Algebra, value: Value) -> tuple[Value, Value]:
     return value, algebra.const(1)
 
 
-def _product(algebra: Algebra, value: Value, split) -> _Scaled | None:  # type: ignore[no-untyped-def]
+def _product(algebra: Algebra, value: Value, split: Callable[[Value], _Scaled]) -> _Scaled | None:
     if not value.type.on_device:
         return None
     if value.op == "neg":

@@ -1,11 +1,11 @@
 """one_update: every update of p in a step as one subtraction, p - d.
 
-Input: the new p of a straight variant. Output: p - d with the same meaning, or the value as it was where
-p is not a small change of itself (`p = slow`).
+Input: the new p of a straight variant. Output: p - d with the same meaning, or the value as it was
+where p is not a small change of itself (`p = slow`).
 
-Why: `p *= 1 - lr*wd` with 1 - lr*wd rounded to float32 is a bias of up to 3e-8 of p at each step; over
-200 steps of AdamW the error is 1.3e-4 of the total update instead of 1.2e-5, and in bfloat16 the
-decay vanishes. In p - d the factor lr*wd is small and exact to 24 bits, and p is rounded once.
+Why: `p *= 1 - lr*wd` with 1 - lr*wd rounded to float32 is a bias of up to 3e-8 of p at each step;
+over 200 steps of AdamW the error is 1.3e-4 of the total update instead of 1.2e-5, and in bfloat16
+the decay vanishes. In p - d the factor lr*wd is small and exact to 24 bits, and p is rounded once.
 
 Relies on: nothing. Does not do: factors of other values.
 """

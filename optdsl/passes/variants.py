@@ -22,8 +22,8 @@ MOST = 256
 
 @dataclass
 class Straight:
-    """One variant. `contributions` are the operands of the shared reductions that its parameters take
-    part in, by slot, with the op."""
+    """One variant. `contributions` are the operands of the shared reductions that its parameters
+    take part in, by slot, with the op."""
 
     path: tuple[tuple[Value, bool], ...]
     outputs: dict[str, Value]

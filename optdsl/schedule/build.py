@@ -1,8 +1,9 @@
 """build_variant: a choice of stages as the passes of a plan.
 
-Input: a levelled variant and its `Choice`. Output: `plan.Variant`: kernel passes over FULL values, small
-passes (columns, parameters, groups, the run), library passes; every value written over the plan's leaves.
-States smaller than a row are written in a last stage of their own, when nobody reads them any more.
+Input: a levelled variant and its `Choice`. Output: `plan.Variant`: kernel passes over FULL
+values, small passes (columns, parameters, groups, the run), library passes; every value written
+over the plan's leaves. States smaller than a row are written in a last stage of their own, when
+nobody reads them any more.
 
 Relies on: search. Does not do: any choice; texts.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable
 from optdsl.passes.algebra import is_size
-from optdsl.schedule.levels import SMALL, WIDE, Levelled, closes_in_row
+from optdsl.schedule.levels import SMALL, Levelled, closes_in_row
 from optdsl.schedule.plan import (
     Buffer,
     Domain,
@@ -28,14 +29,14 @@ from optdsl.schedule.plan import (
     Variant,
     domain_of,
 )
-from optdsl.schedule.search import Choice, Search
+from optdsl.schedule.search import Choice, Search, Sink
 from optdsl.types import DType, Place, Storage
 
 LEAVES = {"param": "p", "grad": "g"}
 
 
 @dataclass
-class Builder:
+class VariantBuilder:
     """Writes one variant. `prefix` begins the names of its kernels."""
 
     rule: Rule
@@ -290,7 +291,7 @@ class Builder:
             phase[value] = below + (1 if closes_in_row(value, self.rule.view) else 0)
         return phase
 
-    def _needs_rows(self, inside: list[Value], sinks: list) -> bool:  # type: ignore[type-arg]
+    def _needs_rows(self, inside: list[Value], sinks: list[Sink]) -> bool:
         if self.rule.view == "flat":
             return False
         apart = {Domain.ROW, Domain.COL, Domain.MATRIX}
@@ -400,6 +401,3 @@ def _hyper_name(value: Value) -> str | None:
     if value.op == "hyper":
         return "_".join([value.attr("name"), *map(str, value.attr("index"))])
     return None
-
-
-__all__ = ["WIDE", "Builder"]

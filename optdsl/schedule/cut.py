@@ -76,7 +76,8 @@ def _augmenting(capacity: dict[Node, dict[Node, float]]) -> list[tuple[Node, Nod
             if left > 0 and after not in parent:
                 parent[after] = node
                 if after == "sink":
-                    path, here = [], after
+                    path: list[tuple[Node, Node]] = []
+                    here: Node = after
                     while here != "source":
                         path.append((parent[here], here))
                         here = parent[here]

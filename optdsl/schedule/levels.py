@@ -1,10 +1,10 @@
 """find_levels: the earliest stage at which each value of each variant can be computed.
 
-Input: straight variants. Output: for each a `Levelled`: reductions taken out as slots, the values that the
-library computes, and the stage of every value. A reduction's result is there one stage after its
-operand, except for a sum over a row, which closes in the tile that holds the row; library
-work runs at the end of a stage, so what it makes is there one stage later. Shared slots are at one
-stage in all variants: the latest that any of them needs.
+Input: straight variants. Output: for each a `Levelled`: reductions taken out as slots, the
+values that the library computes, and the stage of every value. A reduction's result is there
+one stage after its operand, except for a sum over a row, which closes in the tile that holds
+the row; library work runs at the end of a stage, so what it makes is there one stage later.
+Shared slots are at one stage in all variants: the latest that any of them needs.
 
 Does not do: decide when anything is computed (search.py).
 """
@@ -12,6 +12,7 @@ Does not do: decide when anything is computed (search.py).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from optdsl.ir.nodes import Builder, Value, operands, reachable
@@ -27,8 +28,8 @@ WIDE = frozenset({Domain.FULL, Domain.ROW})
 
 @dataclass
 class Levelled:
-    """One variant, ready to be scheduled. `reductions` by slot; `level` of every value, `slots` of every
-    slot; `library` are the values that torch's routines compute."""
+    """One variant, ready to be scheduled. `reductions` by slot; `level` of every value, `slots`
+    of every slot; `library` are the values that torch's routines compute."""
 
     outputs: dict[str, Value]
     reductions: dict[str, Value]
@@ -55,17 +56,15 @@ def find_levels(builder: Builder, variants: list[Straight], view: str) -> list[L
 
 
 def library_values(roots: list[Value], view: str) -> frozenset[Value]:
-    """Values that torch's batched routines compute: matrix products, draws, loops and their bodies, and
-    whatever is worked out from a value whose shape no kernel pass can visit."""
+    """Values that torch's batched routines compute: matrix products, draws, loops and their
+    bodies, and whatever is worked out from a value whose shape no kernel pass can visit."""
     found: set[Value] = set()
     looping: set[Value] = set()
     for value in reachable(roots):
         kind = OPS[value.op].kind
         if value.op == "loop_arg" or (value.op != "loop" and any(a in looping for a in value.args)):
             looping.add(value)
-        elif not value.type.on_device:
-            continue
-        elif not (
+        elif not value.type.on_device or not (
             kind in (Kind.MATRIX, Kind.RANDOM)
             or value.op in LIBRARY_OPS
             or _odd(value, view)
@@ -97,7 +96,7 @@ def _separate(builder: Builder, variant: Straight, view: str) -> Levelled:
     library = library_values(roots, view)
     reductions: dict[str, Value] = {}
 
-    def step_of(original: set[Value]):  # type: ignore[no-untyped-def]
+    def step_of(original: set[Value]) -> Callable[[Value], Value]:
         def step(value: Value) -> Value:
             if OPS[value.op].kind is not Kind.REDUCE or value in original:
                 return value

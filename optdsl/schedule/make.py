@@ -2,13 +2,14 @@
 
     split_variants   one straight-line rule for each way the host conditions fall
     one_update       p's updates as one subtraction, rounded once
+    pull_factors     sums freed of the factors that they need not wait for
     hoist_scalars    products with host numbers gathered
     find_levels      the stage at which each value can be computed
     choose_passes    when each write and reduction happens, what is stored: by bytes
     build            the passes, over the plan's leaves
 
-Input: a typed rule. Output: a `Plan`. Raises CompileError (E503) where a rule needs what no target does yet.
-Does not do: text.
+Input: a typed rule. Output: a `Plan`. Raises CompileError (E503) where a rule needs what no
+target does yet. Does not do: text.
 """
 
 from __future__ import annotations
@@ -17,18 +18,28 @@ import re
 from collections.abc import Callable
 
 from optdsl.diagnostics import CompileError, Diagnostic, Label
-from optdsl.ir.nodes import Rule, Value, reachable
+from optdsl.ir.nodes import Builder, Rule, Value, reachable
+from optdsl.ir.rewrite import rebuild
 from optdsl.ops import OPS, Kind
 from optdsl.passes.hoist_scalars import hoist_scalars
 from optdsl.passes.one_update import one_update
-from optdsl.passes.variants import Branch, Split, Straight, split_variants
-from optdsl.schedule.build import Builder
-from optdsl.schedule.levels import find_levels
+from optdsl.passes.pull_factors import pull_factors
+from optdsl.passes.variants import Branch, Straight, split_variants
+from optdsl.schedule.build import VariantBuilder
+from optdsl.schedule.levels import Levelled, find_levels
 from optdsl.schedule.plan import Decision, Domain, Plan, Variant, domain_of
 from optdsl.schedule.search import choose_passes
 
 Observer = Callable[[str, object], None]
-PASSES = ("split_variants", "one_update", "hoist_scalars", "find_levels", "choose_passes", "build")
+PASSES = (
+    "split_variants",
+    "one_update",
+    "pull_factors",
+    "hoist_scalars",
+    "find_levels",
+    "choose_passes",
+    "build",
+)
 """In order; each is named to `observe` with what it made."""
 
 
@@ -41,9 +52,10 @@ def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan
         if "p" in variant.outputs:
             variant.outputs["p"] = one_update(rule.builder, variant.outputs["p"])
     observe("one_update", split)
-    for variant in split.variants:
-        _hoist(rule, variant)
-    observe("hoist_scalars", split)
+    for name, rewriting in (("pull_factors", pull_factors), ("hoist_scalars", hoist_scalars)):
+        for variant in split.variants:
+            _rewrite(rule, variant, rewriting)
+        observe(name, split)
     levelled = find_levels(rule.builder, split.variants, rule.view)
     observe("find_levels", levelled)
     _check_levels(rule, levelled)
@@ -54,7 +66,9 @@ def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan
     for index, (each, (search, choice)) in enumerate(zip(levelled, chosen, strict=True)):
         prefix = _snake(rule.name) + (f"_v{index}" if len(levelled) > 1 else "")
         path = split.variants[index].path
-        variants.append(Builder(rule, index, prefix, each, search, choice, path, slots).build())
+        variants.append(
+            VariantBuilder(rule, index, prefix, each, search, choice, path, slots).build()
+        )
     plan = Plan(rule, _decision(split.tree), tuple(variants), slots)
     observe("build", plan)
     return plan
@@ -88,7 +102,7 @@ def check_supported(rule: Rule) -> None:
         raise CompileError(found)
 
 
-def _check_levels(rule: Rule, levelled: list) -> None:  # type: ignore[type-arg]
+def _check_levels(rule: Rule, levelled: list[Levelled]) -> None:
     for each in levelled:
         for value in each.reductions.values():
             if domain_of(value.args[0].type, rule.view) is Domain.SHAPED or (
@@ -98,8 +112,8 @@ def _check_levels(rule: Rule, levelled: list) -> None:  # type: ignore[type-arg]
                     [
                         Diagnostic(
                             "E503",
-                            "a reduction over parameters of a value with axes of its own is not supported "
-                            "yet by the targets cpu and triton",
+                            "a reduction over parameters of a value with axes of its own is not "
+                            "supported yet by the targets cpu and triton",
                             (_label(value, rule),),
                             'the interpreter runs it: backend="reference"',
                         )
@@ -113,12 +127,17 @@ def _label(value: Value, rule: Rule) -> Label:
     return Label(span)
 
 
-def _hoist(rule: Rule, variant: Straight) -> None:
-    operands = [value for _, value in variant.contributions.values()]
-    done = hoist_scalars(rule.builder, [*variant.outputs.values(), *operands])
+def _rewrite(
+    rule: Rule, variant: Straight, rewriting: Callable[[Builder, list[Value]], dict[Value, Value]]
+) -> None:
+    shared = variant.contributions.values()
+    operands = [value.args[0] for _, value in shared]
+    done = rewriting(rule.builder, [*variant.outputs.values(), *operands])
     variant.outputs = {name: done[value] for name, value in variant.outputs.items()}
+    # A shared reduction stays whole: other variants read its slot.
     variant.contributions = {
-        slot: (op, done[value]) for slot, (op, value) in variant.contributions.items()
+        slot: (op, rebuild(rule.builder, value, (done[value.args[0]],)))
+        for slot, (op, value) in variant.contributions.items()
     }
 
 
@@ -131,6 +150,3 @@ def _decision(tree: Branch | int) -> Decision | int:
 def _snake(name: str) -> str:
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name)
     return spaced.lower()
-
-
-__all__ = ["PASSES", "Split", "make_plan"]

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from optdsl.ir.nodes import Rule, Value
-from optdsl.types import BATCH, Instances, Storage, Type
+from optdsl.types import BATCH, Dim, Instances, Storage, Type
 
 
 class Domain(StrEnum):
@@ -49,7 +49,7 @@ def domain_of(type: Type, view: str) -> Domain:
     if shape.lead != ((BATCH,) if view == "last" else ()):
         return Domain.SHAPED
     full = ("numel", 1) if view == "flat" else ("rows", "cols")
-    domains = {
+    domains: dict[tuple[Dim, Dim], Domain] = {
         full: Domain.FULL,
         (full[0], 1): Domain.ROW if view != "flat" else Domain.FULL,
         (1, full[1]): Domain.COL if view != "flat" else Domain.TENSOR,
@@ -136,7 +136,8 @@ Pass = KernelPass | LibraryPass
 @dataclass(frozen=True)
 class Variant:
     """The passes of one straight-line variant, by stage. `scalars` are the host values of its
-    scalar table, in order; `states` those that exist when it runs. `notes` say why a pass boundary stands."""
+    scalar table, in order; `states` those that exist when it runs. `notes` say why a pass
+    boundary stands."""
 
     index: int
     path: tuple[tuple[Value, bool], ...]

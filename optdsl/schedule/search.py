@@ -1,10 +1,10 @@
 """choose_passes: when each write and reduction happens, and what is stored on the way, by bytes.
 
-Input: one levelled variant. Output: a `Choice`: the stage of every sink, the temporaries, and for each stage
-what its pass loads. Loads are minimum cuts (cut.py), so that the choice between recomputing and
-storing, the pass of each write and the pass of each reduction are one search: exhaustive where there are
-at most `EXHAUSTIVE` combinations, else one sink after another until nothing improves.
-Ties recompute, and write as late as possible.
+Input: one levelled variant. Output: a `Choice`: the stage of every sink, the temporaries, and
+for each stage what its pass loads. Loads are minimum cuts (cut.py), so that the choice between
+recomputing and storing, the pass of each write and the pass of each reduction are one search:
+exhaustive where there are at most `EXHAUSTIVE` combinations, else one sink after another until
+nothing improves. Ties recompute, and write as late as possible.
 
 Bytes are those of a float32 parameter; a row's or column's number counts for almost nothing.
 Relies on: levels. Does not do: texts, buffers' names.
@@ -27,7 +27,8 @@ EXHAUSTIVE = 4096
 SMALL_BYTES = 2.0**-7
 """Bytes per parameter that a row's number counts as: 4 bytes over 512 columns."""
 PHASE_BYTES = 2.0**-10
-"""What one more visit of a tile in cache counts as, so that a row's sum is not taken twice for nothing."""
+"""What one more visit of a tile in cache counts as, so that a row's sum is not taken twice for
+nothing."""
 EXACT = (Storage.COMPUTE, Storage.FLOAT32)
 """Storages that give back what was stored: only these are loaded again in the step."""
 
@@ -45,7 +46,8 @@ class Sink:
 
 @dataclass
 class Choice:
-    """`stage` of each sink; `temps` are the values stored for later passes; `loads` and `bytes` by stage."""
+    """`stage` of each sink; `temps` are the values stored for later passes; `loads` and `bytes`
+    by stage."""
 
     stage: dict[Sink, int]
     temps: tuple[Value, ...]
@@ -97,7 +99,8 @@ class Search:
 
     @cached_property
     def sinks(self) -> list[Sink]:
-        """What FULL passes must do. Sinks of smaller domains cost nothing and are placed by build.py."""
+        """What FULL passes must do. Sinks of smaller domains cost nothing and are placed by
+        build.py."""
         variant = self.variant
         sinks: list[Sink] = []
         for value in self.handed_over:
@@ -141,7 +144,8 @@ class Search:
         return min(stages, default=1)
 
     def _first_use(self, value: Value) -> int:
-        """The first stage that needs `value`; a number worked out from it may wait for its own user."""
+        """The first stage that needs `value`; a number worked out from it may wait for its own
+        user."""
         stages = []
         for user in self.users.get(value, []):
             small = user not in self.variant.library and self.domain(user) in SMALL
@@ -219,7 +223,8 @@ class Search:
     def _resident(
         self, number: int, stage: dict[Sink, int], temps: tuple[Value, ...]
     ) -> dict[Value, float]:
-        """What lies in memory when the pass of stage `number` begins, with the bytes of loading it."""
+        """What lies in memory when the pass of stage `number` begins, with the bytes of loading
+        it."""
         written = {sink.name: at for sink, at in stage.items() if sink.kind == "store"}
         resident: dict[Value, float] = {}
         for value in self.variant.level:
@@ -239,9 +244,12 @@ class Search:
                         self.rule.state(name).storage if value.op == "state" else Storage.COMPUTE
                     )
                     resident[value] = self._bytes(value, storage)
-            elif value in self.variant.library and self.domain(value) is not Domain.SHAPED:
-                if number > self.variant.level[value]:
-                    resident[value] = self._bytes(value, Storage.COMPUTE)
+            elif (
+                value in self.variant.library
+                and self.domain(value) is not Domain.SHAPED
+                and number > self.variant.level[value]
+            ):
+                resident[value] = self._bytes(value, Storage.COMPUTE)
         for sink, at in stage.items():
             if number <= at or sink.kind == "reduce" or not sink.value.type.on_device:
                 continue
@@ -260,7 +268,7 @@ class Search:
 
     def best(self) -> Choice:
         if self.stages == 1:
-            only = self.cost({sink: 0 for sink in self.sinks}, ())
+            only = self.cost(dict.fromkeys(self.sinks, 0), ())
             assert only is not None
             return only
         best = self._best_stages(())
