@@ -133,13 +133,14 @@ class ClassBuffers:
 
     def copy_in(self) -> None:
         """Before a step: parameters that are not contiguous."""
-        with torch.no_grad():
-            for own, buffer in self.copies:
-                buffer.copy_(own)
+        if self.copies:
+            with torch.no_grad():
+                for own, buffer in self.copies:
+                    buffer.copy_(own)
 
     def copy_out(self) -> None:
         """Behind a step: their new values."""
-        if self.writes_p:
+        if self.copies and self.writes_p:
             with torch.no_grad():
                 for own, buffer in self.copies:
                     own.copy_(buffer)

@@ -1,0 +1,395 @@
+"""torch's interface over a compiled rule: groups, options, hooks, schedulers, copies, refusals."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import warnings
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from optdsl.runtime.native import NativeError
+from tests.runtime import programs
+from tests.runtime.programs import Adam, optimizer_class
+from tests.runtime.test_step import close, copies, parameters, set_gradients
+
+Clip = optimizer_class(programs.CLIP)
+Distance = optimizer_class(programs.DISTANCE)
+Hosted = optimizer_class(programs.HOSTED)
+Whole = optimizer_class(programs.WHOLE)
+
+SHAPES = [(4, 3), (5,), (2, 2)]
+
+
+def run(optimizer, params, steps, first=0):
+    for step in range(first, first + steps):
+        set_gradients(params, step)
+        optimizer.step()
+
+
+def twins(shapes=SHAPES):
+    params = parameters(shapes)
+    return params, [Parameter(each) for each in copies(params)]
+
+
+# ---------------------------------------------------------------- groups and hyperparameters
+
+
+def test_it_is_a_torch_optimizer():
+    ours = Adam(parameters(SHAPES), lr=0.1)
+    assert isinstance(ours, torch.optim.Optimizer)
+    hypers = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0}
+    assert ours.defaults == {**hypers, "maximize": False}
+    assert "lr: 0.1" in repr(ours)
+
+
+def test_groups_have_hyperparameters_of_their_own():
+    params, others = twins()
+    ours = Adam([{"params": params[:1], "lr": 0.1}, {"params": params[1:]}], betas=(0.5, 0.9))
+    torchs = torch.optim.Adam(
+        [{"params": others[:1], "lr": 0.1}, {"params": others[1:]}], betas=(0.5, 0.9)
+    )
+    for step in range(3):
+        set_gradients(params, step)
+        set_gradients(others, step)
+        ours.step()
+        torchs.step()
+    close(params, others)
+
+
+def test_a_group_may_be_added_later():
+    params, others = twins()
+    ours, torchs = Adam(params[:2]), torch.optim.Adam(others[:2])
+    run(ours, params, 2)
+    run(torchs, others, 2)
+    ours.add_param_group({"params": params[2], "lr": 0.5})
+    torchs.add_param_group({"params": others[2], "lr": 0.5})
+    run(ours, params, 2, 2)
+    run(torchs, others, 2, 2)
+    close(params, others)
+    assert [int(s["step"]) for s in ours.state_dict()["state"].values()] == [4, 4, 2]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 5),
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=10),
+        lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda epoch: 0.5**epoch),
+    ],
+)
+def test_schedulers_change_the_rate_and_nothing_else(make):
+    params, others = twins()
+    ours, torchs = Adam(params, lr=0.1), torch.optim.Adam(others, lr=0.1)
+    schedules = make(ours), make(torchs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(5):
+            run(ours, params, 1, step)
+            run(torchs, others, 1, step)
+            for each in schedules:
+                each.step()
+    close(params, others)
+    assert ours.counters.plans == 1
+
+
+@pytest.mark.parametrize("lr", [torch.tensor(0.1), torch.tensor(0.1, dtype=torch.float64)])
+def test_hyperparameters_may_be_tensors(lr):
+    params, others = twins()
+    ours = Adam(params, lr=lr, betas=(torch.tensor(0.5, dtype=torch.float64), 0.9))
+    torchs = torch.optim.Adam(others, lr=float(lr), betas=(0.5, 0.9))
+    run(ours, params, 1)
+    run(torchs, others, 1)
+    lr.fill_(0.01)
+    torchs.param_groups[0]["lr"] = float(lr)
+    run(ours, params, 1, 1)
+    run(torchs, others, 1, 1)
+    close(params, others)
+
+
+def test_a_requirement_that_fails_leaves_nothing_behind():
+    params = parameters(SHAPES)
+    with pytest.raises(ValueError, match=r"lr >= 0 does not hold: lr is -1"):
+        Adam(params, lr=-1)
+    ours = Adam(params[:1])
+    with pytest.raises(ValueError, match=r"lr >= 0"):
+        ours.add_param_group({"params": params[1:], "lr": -2.0})
+    assert len(ours.param_groups) == 1
+    ours.add_param_group({"params": params[1:]})
+    run(ours, params, 1)
+
+
+def test_a_misspelt_entry_of_a_group_is_found_and_others_are_kept():
+    params = parameters(SHAPES)
+    with pytest.raises(ValueError, match=r"Adam has no 'beta' in a group; did you mean 'betas'"):
+        Adam([{"params": params, "beta": (0.5, 0.5)}])
+    ours = Adam([{"params": params, "lr_scale": 0.3, "name": "all"}])
+    assert ours.param_groups[0]["lr_scale"] == 0.3
+
+
+def test_static_entries_may_not_change():
+    named = list(zip(("weight", "bias"), parameters(SHAPES[:2]), strict=True))
+    ours = Hosted(named, grow="bias")
+    ours.step()
+    ours.param_groups[0]["lr"] = 0.5
+    ours.step()
+    before = copies([p for _, p in named])
+    ours.param_groups[0]["grow"] = "weight"
+    with pytest.raises(ValueError, match=r"Hosted: grow was 'bias' .* cannot change to 'weight'"):
+        ours.step()
+    ours.param_groups[0]["grow"] = "bias"
+    ours.param_groups[0]["depth"] = 3
+    with pytest.raises(ValueError, match=r"Hosted: depth was 0 .* cannot change to 3"):
+        ours.step()
+    close([p for _, p in named], before, 0)
+
+
+def test_attributes_are_checked_by_name():
+    params = parameters(SHAPES)
+    with pytest.raises(ValueError, match="no attribute 'deep'; it has: depth"):
+        Hosted([("a", params[0])], attributes={"deep": 1})
+    with pytest.raises(ValueError, match="attribute depth: 'b' is no parameter of this group"):
+        Hosted([("a", params[0])], attributes={"depth": {"b": 1}})
+    ours = Hosted([("a", params[0]), ("b", params[1])], attributes={"depth": {params[1]: 1}})
+    assert ours.param_groups[0]["depth"] == {1: 1}
+
+
+def test_names_are_asked_for_where_the_rule_reads_them():
+    with pytest.raises(ValueError, match=r"pass model\.named_parameters\(\)"):
+        Hosted(parameters(SHAPES))
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(3, dtype=torch.complex64), "parameter 0 of the group is complex"),
+        (torch.zeros(3, dtype=torch.int32), "is torch.int32; supported are float32"),
+        (torch.zeros(3, 3).to_sparse(), "has layout torch.sparse_coo"),
+    ],
+)
+def test_parameters_that_cannot_be_optimized(tensor, message):
+    with pytest.raises(ValueError, match=message):
+        Adam([tensor])
+
+
+@pytest.mark.parametrize("option", ["capturable", "differentiable"])
+def test_options_that_are_not_there_yet(option):
+    with pytest.raises(ValueError, match=f"{option}=True is not supported yet"):
+        Adam(parameters(SHAPES), **{option: True})
+    Adam(parameters(SHAPES), **{option: False}, foreach=True, fused=True)
+
+
+def test_sparse_gradients_are_refused_before_anything_changes():
+    embedding = torch.nn.Embedding(5, 3, sparse=True)
+    other = Parameter(torch.ones(3))
+    ours = Adam([other, embedding.weight])
+    (embedding(torch.tensor([1, 2])).sum() + other.sum()).backward()
+    before = copies([other, embedding.weight])
+    with pytest.raises(RuntimeError, match="gradient of parameter 1 is sparse"):
+        ours.step()
+    close([other, embedding.weight], before, 0)
+    assert ours.state_dict()["state"] == {}
+
+
+def test_a_gradient_of_another_dtype_is_refused():
+    p = Parameter(torch.ones(3))
+    ours = Adam([p])
+    p.grad = torch.ones(3)
+    ours.step()
+    p.grad.data = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"gradient of parameter 0 is torch\.float64"):
+        ours.step()
+
+
+def test_unknown_backends_and_tables_of_another_version():
+    params = parameters(SHAPES)
+    with pytest.raises(ValueError, match="one of auto, cpu, triton, reference"):
+        Adam(params, backend="cuda")
+    other = optimizer_class(programs.make("Old", programs.ADAM.variants, "", version=0))
+    with pytest.raises(RuntimeError, match="version 0"):
+        other(params)
+
+
+# ---------------------------------------------------------------- closures and hooks
+
+
+def test_a_closure_runs_with_gradients_and_gives_the_loss():
+    params, others = twins([(4, 3)])
+    ours, torchs = Adam(params, lr=0.1), torch.optim.Adam(others, lr=0.1)
+    losses = []
+    for each, (p,) in ((ours, params), (torchs, others)):
+
+        def closure(each=each, p=p):
+            each.zero_grad()
+            loss = (p**4).sum()
+            loss.backward()
+            return loss
+
+        with torch.no_grad():
+            losses.append([float(each.step(closure)) for _ in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    close(params, others)
+
+
+def test_hooks_run_around_the_step():
+    params = parameters(SHAPES)
+    ours, seen = Adam(params), []
+    ours.register_step_pre_hook(lambda o, args, kwargs: seen.append(("pre", o.counters.steps)))
+    ours.register_step_post_hook(lambda o, args, kwargs: seen.append(("post", o.counters.steps)))
+    run(ours, params, 2)
+    assert seen == [("pre", 0), ("post", 1), ("pre", 1), ("post", 2)]
+
+
+def test_zero_grad_and_accumulation():
+    params, others = twins()
+    ours, torchs = Adam(params), torch.optim.Adam(others)
+    for step in range(3):
+        for each, ps in ((ours, params), (torchs, others)):
+            each.zero_grad(set_to_none=step == 1)
+            for _ in range(2):
+                sum((p**3).sum() for p in ps).backward()
+            each.step()
+    close(params, others)
+
+
+def test_a_scaler_scales_and_skips():
+    params, others = twins()
+    for ps, make in ((params, Adam), (others, torch.optim.Adam)):
+        optimizer = make(ps, lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for step in range(4):
+            optimizer.zero_grad()
+            loss = sum((p**2).sum() for p in ps) * (torch.inf if step == 1 else 1.0)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    close(params, others)
+
+
+# ---------------------------------------------------------------- copies
+
+
+@pytest.mark.parametrize(
+    ("how", "make"),
+    [("deepcopy", Adam), ("deepcopy", Distance), ("pickle", Adam), ("save", Adam)],
+)
+def test_copies_go_on_alike(how, make):
+    params = parameters(SHAPES)
+    ours = make([{"params": params[:2]}, {"params": params[2:], "lr": 0.02}])
+    run(ours, params, 3)
+    if how == "deepcopy":
+        other, others = copy.deepcopy((ours, params))
+    elif how == "pickle":
+        other, others = pickle.loads(pickle.dumps((ours, params)))
+    else:
+        file = io.BytesIO()
+        torch.save((ours, params), file)
+        file.seek(0)
+        other, others = torch.load(file, weights_only=False)
+    run(ours, params, 3, 3)
+    assert not torch.equal(params[0], others[0])
+    run(other, others, 3, 3)
+    close(params, copies(others), 0)
+    assert other.param_groups[1]["lr"] == 0.02
+
+
+def test_a_copy_of_the_states_is_plain():
+    params = parameters(SHAPES)
+    ours = Adam(params)
+    run(ours, params, 1)
+    plain = copy.deepcopy(ours.state)
+    assert type(plain).__name__ == "defaultdict"
+    assert all(type(each) is dict for each in plain.values())
+
+
+# ---------------------------------------------------------------- targets
+
+
+def test_without_a_compiler_the_error_says_so(monkeypatch):
+    from optdsl.runtime import cpu
+
+    monkeypatch.setenv("CC", "/nonexistent/cc")
+    cpu.driver.cache_clear()
+    try:
+        params = parameters(SHAPES)
+        ours = Adam(params)
+        with pytest.raises(NativeError, match="no C compiler: set CC"):
+            run(ours, params, 1)
+    finally:
+        cpu.driver.cache_clear()
+
+
+class Interpreted(Adam):
+    """Adam in torch, as an interpreter of the reference target."""
+
+    class Outcome:
+        def __init__(self, updates):
+            self.updates, self.shared = updates, {}
+
+    class Update:
+        def __init__(self, p, states):
+            self.p, self.states = p, states
+
+    @staticmethod
+    def interpreter(members, dtype):
+        updates = []
+        for member in members:
+            beta1, beta2 = member.group["betas"]
+            p, g = member.p.to(dtype), member.g.to(dtype)
+            zero = torch.zeros_like(p)
+            m = torch.lerp(member.states.get("m", zero).to(dtype), g, 1 - beta1)
+            v = torch.lerp(member.states.get("v", zero).to(dtype), g * g, 1 - beta2)
+            hat = (v / (1 - beta2**member.t)).sqrt() + member.group["eps"]
+            p = p - member.group["lr"] * m / (1 - beta1**member.t) / hat
+            updates.append(Interpreted.Update(p, {"m": m, "v": v}))
+        return Interpreted.Outcome(updates)
+
+
+def test_the_reference_target_keeps_states_alike():
+    params, others = twins()
+    ours, torchs = (
+        Interpreted(params, lr=0.1, backend="reference"),
+        torch.optim.Adam(others, lr=0.1),
+    )
+    for step in range(4):
+        for p, q, g in zip(params, others, set_gradients(params, step), strict=True):
+            p.grad = q.grad = None if step == 1 and p is params[0] else g
+        ours.step()
+        torchs.step()
+    close(params, others)
+    assert ours.counters.calls == 0
+    compiled = Interpreted(params, lr=0.1)
+    compiled.load_state_dict(ours.state_dict())
+    run(compiled, params, 1, 9)
+    run(torchs, others, 1, 9)
+    close(params, others)
+
+
+def test_the_reference_target_stands_in_with_one_warning(monkeypatch):
+    from optdsl.runtime import cpu
+
+    monkeypatch.setenv("CC", "/nonexistent/cc")
+    cpu.driver.cache_clear()
+    try:
+        params, others = twins()
+        ours, torchs = Interpreted(params, lr=0.1), torch.optim.Adam(others, lr=0.1)
+        with pytest.warns(UserWarning, match="reference interpreter runs this optimizer") as caught:
+            run(ours, params, 3)
+        assert len(caught) == 1
+        run(torchs, others, 3)
+        close(params, others)
+    finally:
+        cpu.driver.cache_clear()
+
+
+def test_a_generated_file_alone_has_no_reference():
+    params = parameters(SHAPES)
+    ours = Adam(params, backend="reference")
+    with pytest.raises(RuntimeError, match="needs the compiler"):
+        run(ours, params, 1)
