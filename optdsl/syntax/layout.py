@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lark import Token
 
-from optdsl.diagnostics import Sink
+from optdsl.diagnostics import InternalError, Sink
 from optdsl.source import Source
 from optdsl.syntax.builder import docstring_text
 from optdsl.syntax.parser import parse, tokens
@@ -155,16 +155,17 @@ def _rows(line: _Line, text: str) -> list[_Row]:
 
 
 def _docstring(token: Token, margin: str) -> list[str]:
-    """Quotes on the lines of the text, unless they would change it."""
-    first, *rest = docstring_text(token).split("\n")
-    if not rest and not first.endswith('"'):
-        return [f'{margin}"""{first}"""']
-    lines = [f"{margin}{line}".rstrip() for line in (first, *rest)]
-    if any(rest) and all(line.startswith(" ") for line in rest if line):
-        lines.insert(0, f'{margin}"""')  # the first line is the least indented
-    else:
-        lines[0] = f'{margin}"""{first}'
-    return [*lines, f'{margin}"""']
+    """The first of three ways that says the same: on one line, from the quotes on, below them."""
+    text = docstring_text(token)
+    first, *rest = (f"{margin}{line}".rstrip() for line in text.split("\n"))
+    opening, closing = f'{margin}"""', f'{margin}"""'
+    beside = opening + first.removeprefix(margin)
+    ways = [[beside + '"""'], [beside, *rest, closing], [opening, first, *rest, closing]]
+    for way in ways[1:] if rest or text.endswith('"') else ways:
+        # Beside the quotes, text loses its indentation, or lends it to the lines below.
+        if docstring_text("\n".join(way).strip(" ")) == text:
+            return way
+    raise InternalError("layout", f"no layout keeps the docstring {text!r}")
 
 
 def _aligned(rows: list[_Row]) -> Iterator[str]:

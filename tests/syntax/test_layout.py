@@ -180,6 +180,8 @@ def test_a_messy_file() -> None:
         '""" "x" and ""\n"""',
         '"""a\n\n\n"""',
         '"""\n\n   a\n     b\n"""',
+        '"""\n     first\n   less indented\n"""',
+        '"""\n    a\n \ufeff\n"""',
         '"""a\n        b\n      c"""',
         '"""a\n  \n \t b   \n\n  """',
         '"""\n"""',
