@@ -63,10 +63,23 @@ class Batch:
 
     def _run_part(self, lo: int, hi: int, scalars: Sequence[float], results: Tensor) -> None:
         inputs = {name: read(lo, hi).to(self.dtype) for name, read in self.inputs.items()}
-        finished = {
-            slot: results[places[lo:hi] if places.dim() else places].to(self.dtype)
-            for slot, places in self.results.items()
-        }
+        finished = _Finished(self.results, results, slice(lo, hi), self.dtype)
         made = self.library.function(inputs, scalars, finished, self.sizes)
         for write, value in zip(self.outputs, made, strict=True):
             write(lo, hi, value)
+
+
+class _Finished(dict[str, Tensor]):
+    """The results of some members, gathered when they are asked for: most passes read few."""
+
+    def __init__(
+        self, places: Mapping[str, Tensor], table: Tensor, part: slice, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self._places, self._table, self._part, self._dtype = places, table, part, dtype
+
+    def __missing__(self, slot: str) -> Tensor:
+        places = self._places[slot]
+        chosen = places[self._part] if places.dim() else places
+        self[slot] = found = self._table[chosen].to(self._dtype)
+        return found
