@@ -1,16 +1,16 @@
 """The op table: every primitive, once.
 
-A row gives a primitive's name, kind and arity, its meaning as a torch expression (run by
-the interpreter, printed by library passes), and its text for host numbers, C and Triton. Interpreter,
+A row gives a primitive's name, kind and arity, its meaning as a torch expression (run by the
+interpreter, printed by library passes), and its text for host numbers, C and Triton. Interpreter,
 constant folder, printers, cost model, error bounds, property tests and the reference page derive
-from these rows; a missing column is an error at import, not a silent gap. A composite (norm, lerp of
-two tensors by name, newton_schulz) is written in the language itself, in std/std.opt.
+from these rows; a missing column is an error at import, not a silent gap. A composite (norm,
+debias, newton_schulz) is written in the language itself, in std/std.opt.
 
 Texts hold `{0}`, `{1}`, ... for the operands. Functions in C come from templates/cpu/module.c.j2,
 for float or double alike; in Triton those without a prefix from runtime/triton_math.py.
 
-`error` is the bound in ulps of the result (float32 or float64 alike) that every target keeps for one
-application; `flops` is what the cost model counts.
+`error` is the bound in ulps of the result (float32 or float64 alike) that every target keeps for
+one application; `flops` is what the cost model counts.
 """
 
 from __future__ import annotations
@@ -71,7 +71,19 @@ def _map(
     identity: float | None = None,
 ) -> Op:
     return Op(
-        name, Kind.MAP, arity, doc, torch, host, c, triton, flops, error, result, commutative, identity
+        name,
+        Kind.MAP,
+        arity,
+        doc,
+        torch,
+        host,
+        c,
+        triton,
+        flops,
+        error,
+        result,
+        commutative,
+        identity,
     )
 
 
@@ -80,6 +92,8 @@ def _same(name: str, text: str, doc: str, **more: object) -> Op:
     return _map(name, 2, doc, text, text, text, text, **more)  # type: ignore[arg-type]
 
 
+# A row reads as one, not as a column of arguments.
+# fmt: off
 _COMPARE = {"result": Result.BOOL, "error": 0.0}
 
 _MAPS = [
@@ -92,8 +106,8 @@ _MAPS = [
         "div({0}, {1})", flops=4, result=Result.REAL,
     ),
     _map(
-        "floordiv", 2, "division rounded down", "torch.floor_divide({0}, {1})", "floordiv({0}, {1})",
-        "floordiv({0}, {1})", "tl.floor(div({0}, {1}))", flops=5, error=1.0,
+        "floordiv", 2, "division rounded down", "torch.floor_divide({0}, {1})",
+        "floordiv({0}, {1})", "floordiv({0}, {1})", "tl.floor(div({0}, {1}))", flops=5, error=1.0,
     ),
     _map(
         "mod", 2, "x - y * floor(x / y)", "torch.remainder({0}, {1})", "mod({0}, {1})",
@@ -203,7 +217,10 @@ _MAPS = [
 # A reduction's texts combine an accumulator {0} with a value {1}; `identity` is the result over
 # nothing. Float32 partials per tile, a float64 finish, both in a fixed order.
 _REDUCTIONS = [
-    Op("sum", Kind.REDUCE, 1, "sum", "torch.sum", "", "{0} + {1}", "{0} + {1}", 1, 0.5, identity=0.0),
+    Op(
+        "sum", Kind.REDUCE, 1, "sum", "torch.sum", "", "{0} + {1}", "{0} + {1}", 1, 0.5,
+        identity=0.0,
+    ),
     Op(
         "max_of", Kind.REDUCE, 1, "largest; NaN where any is", "torch.amax", "",
         "larger({0}, {1})",
@@ -219,20 +236,29 @@ _REDUCTIONS = [
 ]
 
 
-def _matrix(name: str, arity: int, doc: str, torch: str, *, flops: int = 0, error: float = 8.0) -> Op:
+def _matrix(
+    name: str, arity: int, doc: str, torch: str, *, flops: int = 0, error: float = 8.0
+) -> Op:
     return Op(name, Kind.MATRIX, arity, doc, torch, flops=flops, error=error)
 
 
 # `rows` and `cols` in the texts are the sizes of p's matrix view; a lead axis is a batch.
+_WHERE_TALL = "({0}.mT if rows > cols else {0})"
+_WHERE_WIDE = "({0}.mT if rows < cols else {0})"
 _MATRICES = [
     _matrix("matmul", 2, "matrix product", "{0} @ {1}", flops=2),
     _matrix("transpose", 1, "the transposed matrix", "{0}.mT", error=0.0),
-    _matrix("wide", 1, "x or its transpose, as [short, long]", "({0}.mT if rows > cols else {0})", error=0.0),
-    _matrix("unwide", 1, "back from [short, long]", "({0}.mT if rows > cols else {0})", error=0.0),
-    _matrix("tall", 1, "x or its transpose, as [long, short]", "({0}.mT if rows < cols else {0})", error=0.0),
-    _matrix("untall", 1, "back from [long, short]", "({0}.mT if rows < cols else {0})", error=0.0),
-    _matrix("eye", 0, "the identity matrix of size n", "torch.eye(int({n}), dtype=dtype, device=device)", error=0.0),
-    _matrix("inverse", 1, "the inverse of a square matrix", "torch.linalg.inv({0})", flops=2, error=1e3),
+    _matrix("wide", 1, "x or its transpose, as [short, long]", _WHERE_TALL, error=0.0),
+    _matrix("unwide", 1, "back from [short, long]", _WHERE_TALL, error=0.0),
+    _matrix("tall", 1, "x or its transpose, as [long, short]", _WHERE_WIDE, error=0.0),
+    _matrix("untall", 1, "back from [long, short]", _WHERE_WIDE, error=0.0),
+    _matrix(
+        "eye", 0, "the identity matrix of size n",
+        "torch.eye(int({n}), dtype=dtype, device=device)", error=0.0,
+    ),
+    _matrix(
+        "inverse", 1, "the inverse of a square matrix", "torch.linalg.inv({0})", flops=2, error=1e3
+    ),
     _matrix("solve", 2, "x with a @ x = b", "torch.linalg.solve({0}, {1})", flops=2, error=1e3),
     _matrix(
         "diag", 1, "the diagonal of a square matrix, as a column",
@@ -267,7 +293,9 @@ _LEAVES = [
     _leaf("attribute", "an attribute of the parameter or its group; attribute name"),
     _leaf("t", "the number of this update of this parameter, from 1"),
     _leaf("steps", "the number of this step of the group, from 1"),
-    _leaf("size", "a size of p's matrix view; attribute name (rows cols short long numel ndim batch)"),
+    _leaf(
+        "size", "a size of p's matrix view; attribute name: rows cols short long numel ndim batch"
+    ),
     _leaf("lead_size", "the size of a named axis; attribute name"),
     _leaf("first", "whether this step creates the state; attribute name"),
     _leaf("name_matches", "whether the parameter's name matches; attribute pattern"),
@@ -279,17 +307,24 @@ _PLAN_LEAVES = [
     _leaf("load", "an element of a buffer; attribute buffer"),
     _leaf("scalar", "a host number of this step, from the scalar table; attribute index"),
     _leaf("result", "a finished reduction; attribute slot"),
-    _leaf("row_result", "a row reduction that an earlier phase of this pass closed; attribute slot"),
+    _leaf("row_result", "a row reduction closed by an earlier phase of this pass; attribute slot"),
 ]
 
 _CONTROLS = [
-    _leaf("choose", "the second operand where the first, a host condition, holds, else the third; "
-          "the other is not computed", Kind.CONTROL, 3),
-    _leaf("loop", "a body repeated (operand 0) times over carried values; attribute body", Kind.CONTROL, -1),
+    _leaf(
+        "choose", "the second operand where the first, a host condition, holds, else the third; "
+        "the other is not computed", Kind.CONTROL, 3,
+    ),
+    _leaf(
+        "loop", "a body repeated (operand 0) times over carried values; attribute body",
+        Kind.CONTROL, -1,
+    ),
     _leaf("loop_result", "what a loop leaves of a carried value; attribute index", Kind.CONTROL, 1),
-    _leaf("full", "a device value of the type's shape from a host number", Kind.CONTROL, 1),
+    _leaf("full", "a value broadcast to the type's shape, on the device", Kind.CONTROL, 1),
     _leaf("index", "one entry of the first axis; operand 1 on the host", Kind.CONTROL, 2),
-    _leaf("put_index", "the first operand with one entry of its first axis replaced", Kind.CONTROL, 3),
+    _leaf(
+        "put_index", "the first operand with one entry of its first axis replaced", Kind.CONTROL, 3
+    ),
     _leaf("to_host", "the one explicit read of a device value by the host", Kind.CONTROL, 1),
 ]
 
@@ -303,6 +338,7 @@ _CLOSURES = [
     _leaf("workers", "the number of workers", Kind.LEAF),
     _leaf("rank", "this worker's number", Kind.LEAF),
 ]
+# fmt: on
 
 
 def _table(rows: list[Op]) -> dict[str, Op]:

@@ -33,7 +33,7 @@ class Instances(IntEnum):
 
 
 class Place(IntEnum):
-    """STATIC: decided when a parameter is added. HOST: a Python float, once a step. DEVICE: memory."""
+    """STATIC: known when a parameter is added. HOST: a Python number a step. DEVICE: in memory."""
 
     STATIC = 0
     HOST = 1
@@ -48,7 +48,7 @@ class DType(StrEnum):
 
 
 BATCH = "batch"
-"""The lead axis of `view last`; unlike a named axis it is part of the parameter and is reduced with it."""
+"""The lead axis of `view last`; unlike a named axis it is part of p, and reduced with it."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ def join_types(types: list[Type], dtype: DType) -> Type | None:
 
 
 class Storage(StrEnum):
-    """How a state lies in memory. COMPUTE is the dtype that values are computed in; PARAM the parameter's."""
+    """How a state lies in memory. COMPUTE is the dtype that values are computed in, PARAM that of
+    the parameter."""
 
     COMPUTE = "compute"
     PARAM = "param"

@@ -7,7 +7,7 @@ compile time. None of them is ever stored in the typed rule.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
+from typing import TypeAlias
 
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
@@ -52,7 +52,7 @@ class Poison:
     """What stands where an error was reported already; whatever touches it stays silent."""
 
 
-Binding = Union[Value, tuple["Binding", ...], Symbol, Dims, RuleRef, Undefined, Poison]
+Binding: TypeAlias = "Value | tuple[Binding, ...] | Symbol | Dims | RuleRef | Undefined | Poison"
 NONE = Symbol("none")
 POISON = Poison()
 

@@ -1,6 +1,6 @@
-"""Calls: primitives of the language, and functions and transforms of a file, inlined.
+"""Calls: functions and transforms of a file, inlined where they are called.
 
-Relies on: expressions; statements.py runs a body (`run_body`).
+Input: a call. Output: its value. Relies on: primitives; statements run a body (`run_body`).
 Does not do: `step` and `use` (rules.py).
 """
 
@@ -9,51 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from optdsl.diagnostics import Label, did_you_mean
-from optdsl.frontend.bindings import Binding, Dims, Symbol
-from optdsl.frontend.core import Frame, is_none
-from optdsl.frontend.expressions import Expressions
+from optdsl.frontend.bindings import Binding
+from optdsl.frontend.core import Frame
+from optdsl.frontend.primitives import (
+    ELEMENTWISE,
+    LATER,
+    ORIENTED,
+    REDUCTIONS,
+    Keywords,
+    Primitives,
+)
 from optdsl.frontend.scope import Scope as FileScope
-from optdsl.ir.fold import is_const
-from optdsl.ir.nodes import Value
-from optdsl.ops import OPS
 from optdsl.source import Span
 from optdsl.syntax import ast
-from optdsl.types import SCALAR, DType, Instances, Place, Shape
-
-Keywords = dict[str, Binding]
-WORDS = frozenset({"over", "own", "same", "axis"})
-"""Keyword arguments whose value may be a bare word: over = workers."""
-
-ELEMENTWISE = frozenset(
-    {
-        "sqrt",
-        "exp",
-        "log",
-        "sin",
-        "cos",
-        "tanh",
-        "abs",
-        "sign",
-        "floor",
-        "ceil",
-        "round",
-        "isfinite",
-        "lerp",
-        "where",
-        "fma",
-    }
-)
-REDUCTIONS = {"sum": "sum", "max": "max_of", "min": "min_of"}
-ORIENTED = {"wide": ("short", "long"), "tall": ("long", "short")}
-LATER = frozenset(
-    """kth_largest kth_smallest median argsort take put flip permutation permutation_rank gram along
-    inverse_root eigenvectors orthonormal top_right_singular cholesky qr eigh svd push norm2 minmax01
-    reshape host""".split()
-)
-"""Names that the language keeps for a later version."""
 
 
-class Calls(Expressions):
+class Calls(Primitives):
     def call(self, call: ast.Call) -> Binding:
         result_name, self.result_name = self.result_name, None
         if self.read(self.frame.local(call.function)) is not None:
@@ -108,42 +79,6 @@ class Calls(Expressions):
             if meant
             else "`optdsl show std` lists the standard library",
         )
-
-    # ------------------------------------------------------------ arguments
-
-    def arguments(
-        self, call: ast.Call, least: int, most: int, keywords: frozenset[str] = frozenset()
-    ) -> tuple[list[Binding], Keywords]:
-        """Positional and keyword arguments of a primitive, evaluated and counted."""
-        positional = [arg for arg in call.args if arg.name is None]
-        named = {arg.name: self.word(arg) for arg in call.args if arg.name is not None}
-        for arg in call.args:
-            if arg.name is not None and arg.name not in keywords:
-                listed = ", ".join(sorted(keywords)) or "none"
-                self.fail(
-                    "E208",
-                    f"`{call.function}` has no argument `{arg.name}`",
-                    arg.span,
-                    help=f"its keyword arguments: {listed}",
-                )
-        if not least <= len(positional) <= most:
-            wanted = str(least) if least == most else f"{least} to {most}"
-            self.fail(
-                "E209",
-                f"`{call.function}` takes {wanted} arguments, not {len(positional)}",
-                call.span,
-            )
-        return [self.evaluate(arg.value) for arg in positional], named
-
-    def word(self, arg: ast.Argument) -> Binding:
-        """A keyword argument's value; `workers` alone is a word, not the number of them."""
-        if arg.name in WORDS and isinstance(arg.value, ast.Name) and arg.value.name == "workers":
-            return Symbol("workers")
-        return self.evaluate(arg.value)
-
-    def values(self, call: ast.Call, count: int) -> list[Value]:
-        args, _ = self.arguments(call, count, count)
-        return [self.as_value(bound, arg.span) for bound, arg in zip(args, call.args, strict=True)]
 
     # ------------------------------------------------------------ functions of a file
 
@@ -236,269 +171,4 @@ class Calls(Expressions):
         return given
 
     def run_body(self, body: tuple[ast.Stmt, ...], span: Span) -> Binding | None:
-        raise AssertionError("statements.py defines it")
-
-    # ------------------------------------------------------------ elementwise and reductions
-
-    def _elementwise(self, call: ast.Call) -> Binding:
-        arity = OPS[call.function].arity
-        values = self.values(call, arity)
-        if call.function == "where":
-            self.need_condition(values[0], call.args[0].span)
-        return self.emit.map(call.function, values, call.span)
-
-    def _reduction(self, call: ast.Call) -> Binding:
-        most = 1 if call.function == "sum" else 16
-        args, named = self.arguments(call, 1, most, frozenset({"axis", "over", "blocks"}))
-        values = [self.as_value(bound, call.span) for bound in args]
-        if len(values) > 1:
-            if any(not is_none(each) for each in named.values()):
-                self.fail(
-                    "E208",
-                    f"`{call.function}` of several values is elementwise; it takes no axis",
-                    call.span,
-                )
-            result = values[0]
-            for value in values[1:]:
-                result = self.emit.map(call.function, [result, value], call.span)
-            return result
-        return self.reduce(REDUCTIONS[call.function], values[0], named, call.span)
-
-    def reduce(self, op: str, value: Value, named: Keywords, span: Span) -> Value:
-        """A reduction with `axis` and `over` as they were written."""
-        if not is_none(named.get("blocks")):
-            self.fail("E501", "`blocks` is not in this version of the language", span)
-        over = self._over(named.get("over"), span)
-        if over == "workers":
-            return self.closure(f"worker_{op.removesuffix('_of')}", value, span)
-        if over is not None:
-            self._no_device_condition("a reduction over parameters", span)
-        axis = self._axis(named.get("axis"), span)
-        return self.emit.reduce(op, value, axis, over, self.path, span)
-
-    def _over(self, bound: Binding | None, span: Span) -> str | None:
-        if is_none(bound):
-            return None
-        if isinstance(bound, Symbol) and bound.name in ("all", "group", "workers"):
-            return bound.name
-        self.fail("E307", "`over` is all, group or workers", span)
-
-    def _axis(self, bound: Binding | None, span: Span) -> int | str | None:
-        if is_none(bound):
-            return None
-        if isinstance(bound, Symbol):
-            return bound.name
-        if isinstance(bound, Value) and is_const(bound) and bound.attr("value") in (0, 1):
-            return int(bound.attr("value"))
-        self.fail("E307", "`axis` is 0, 1 or the name of a leading axis", span)
-
-    def _no_device_condition(self, what: str, span: Span) -> None:
-        if self.device_depth:
-            self.fail(
-                "E320",
-                f"{what} cannot stand under a condition on tensors",
-                span,
-                help="both sides are computed and one is selected; decide on a host value instead",
-            )
-
-    def _call_count(self, call: ast.Call) -> Binding:
-        """How many elements a reduction with these arguments takes in."""
-        args, named = self.arguments(call, 1, 1, frozenset({"axis", "over"}))
-        value = self.as_value(args[0], call.span)
-        over, axis = (
-            self._over(named.get("over"), call.span),
-            self._axis(named.get("axis"), call.span),
-        )
-        if over == "workers":
-            return self.emit.leaf("workers", Instances.RUN, Place.HOST, DType.INT)
-        if over is not None:
-            shape = Shape((), value.type.shape.rows, value.type.shape.cols)
-            ones = self.emit.broadcast(
-                self.emit.const(1.0), value.type.with_(shape=shape, place=Place.DEVICE), call.span
-            )
-            return self.emit.reduce("sum", ones, axis, over, self.path, call.span)
-        shape = value.type.shape
-        if axis is None:
-            dims = [d for d in shape.dims if d == "batch" or d in (shape.rows, shape.cols)]
-        elif axis in (0, 1):
-            dims = [shape.rows if axis == 0 else shape.cols]
-        else:
-            return self.emit.leaf("lead_size", Instances.RUN, Place.HOST, DType.INT, name=axis)
-        if axis is None and shape == self.emit.full:
-            return self.emit.size("numel")
-        result = self.emit.const(1)
-        for dim in dims:
-            if dim != 1:
-                size = self.emit.dim_value(dim)
-                result = (
-                    size if is_const(result) else self.emit.map("mul", [result, size], call.span)
-                )
-        return result
-
-    # ------------------------------------------------------------ shapes and matrices
-
-    def _call_size(self, call: ast.Call) -> Binding:
-        args, _ = self.arguments(call, 2, 2)
-        shape = self.as_value(args[0], call.span).type.shape
-        axis = self._axis(args[1], call.span)
-        return self.emit.dim_value(shape.rows if axis == 0 else shape.cols)
-
-    def _call_len(self, call: ast.Call) -> Binding:
-        args, _ = self.arguments(call, 1, 1)
-        if not isinstance(args[0], tuple):
-            self.fail("E308", "`len` takes a tuple", call.span)
-        return self.emit.const(len(args[0]))
-
-    def _call_eye(self, call: ast.Call) -> Binding:
-        self.arguments(call, 1, 1)
-        dim = self.dim(call.args[0].value)
-        return self.emit.shaped("eye", [], Shape((), dim, dim), call.span, n=dim)
-
-    def _oriented(self, call: ast.Call, expected: Shape, result: Shape) -> Binding:
-        (value,) = self.values(call, 1)
-        found = value.type.shape
-        if (found.rows, found.cols) != (expected.rows, expected.cols):
-            self.fail(
-                "E315",
-                f"`{call.function}` takes a value of shape {expected}",
-                call.span,
-                f"this has shape {found}",
-            )
-        return self.emit.shaped(
-            call.function, [value], Shape(found.lead, result.rows, result.cols), call.span
-        )
-
-    def _call_wide(self, call: ast.Call) -> Binding:
-        return self._oriented(call, self.emit.full, Shape((), "short", "long"))
-
-    def _call_unwide(self, call: ast.Call) -> Binding:
-        return self._oriented(call, Shape((), "short", "long"), self.emit.full)
-
-    def _call_tall(self, call: ast.Call) -> Binding:
-        return self._oriented(call, self.emit.full, Shape((), "long", "short"))
-
-    def _call_untall(self, call: ast.Call) -> Binding:
-        return self._oriented(call, Shape((), "long", "short"), self.emit.full)
-
-    def _square(self, value: Value, call: ast.Call) -> Shape:
-        shape = value.type.shape
-        if not value.type.on_device or shape.rows != shape.cols or shape.is_scalar:
-            self.fail(
-                "E315", f"`{call.function}` takes a square matrix", call.span, value.type.describe()
-            )
-        return shape
-
-    def _call_inverse(self, call: ast.Call) -> Binding:
-        (value,) = self.values(call, 1)
-        return self.emit.shaped("inverse", [value], self._square(value, call), call.span)
-
-    def _call_triu(self, call: ast.Call) -> Binding:
-        (value,) = self.values(call, 1)
-        return self.emit.shaped("triu", [value], self._square(value, call), call.span)
-
-    def _call_diag(self, call: ast.Call) -> Binding:
-        (value,) = self.values(call, 1)
-        shape = self._square(value, call)
-        return self.emit.shaped("diag", [value], Shape(shape.lead, shape.rows, 1), call.span)
-
-    def _call_solve(self, call: ast.Call) -> Binding:
-        matrix, right = self.values(call, 2)
-        shape = self._square(matrix, call)
-        if shape.cols != right.type.shape.rows:
-            self.fail("E304", f"cannot solve {shape} x = {right.type.shape}", call.span)
-        return self.emit.shaped("solve", [matrix, right], right.type.shape, call.span)
-
-    # ------------------------------------------------------------ draws, closures, states
-
-    def _draw(self, call: ast.Call) -> Binding:
-        args, named = self.arguments(call, 0, 1, frozenset({"at", "over", "own", "same", "of"}))
-        shape = self.emit.full
-        if args:
-            if not isinstance(args[0], Dims):
-                self.fail("E314", "a shape is wanted, e.g. [rows, 1]", call.span)
-            shape = args[0].shape
-        if {"own", "same", "of"} & named.keys():
-            self.fail(
-                "E502",
-                "draws that differ or agree between workers come with distributed rules",
-                call.span,
-            )
-        over = self._over(named.get("over"), call.span)
-        if over and not shape.is_scalar:
-            self.fail("E314", "a draw over all parameters has the shape []", call.span)
-        at = self.as_value(named.get("at") or self._lookup("t", call.span), call.span)
-        if over and at.op == "t":
-            at = self.as_value(self._lookup("steps", call.span), call.span)
-        instances = (
-            Instances.PARAM if over is None else Instances.RUN if over == "all" else Instances.GROUP
-        )
-        place = Place.DEVICE
-        from_type = at.type.with_(instances=instances, shape=shape, place=place, dtype=DType.REAL)
-        return self.builder.make(
-            call.function, (at,), from_type, call.span, site=self.number("draw"), over=over
-        )
-
-    _call_rand = _call_randn = _call_exponential = _draw
-
-    def closure(self, op: str, value: Value, span: Span) -> Value:
-        self._no_device_condition("what evaluates the model or talks to workers", span)
-        if self.loop_depth and op.startswith("worker"):
-            self.fail("E502", "a collective cannot stand in a loop yet", span)
-        instances, shape = value.type.instances, value.type.shape
-        if op == "loss_at":
-            instances, shape = Instances.RUN, SCALAR
-        if op == "gather":
-            shape = Shape(("workers", *shape.lead), shape.rows, shape.cols)
-        type_ = value.type.with_(
-            instances=instances, shape=shape, place=Place.DEVICE, dtype=DType.REAL
-        )
-        conditions = tuple(condition for condition, _ in self.path)
-        return self.builder.make(
-            op,
-            (value, *conditions),
-            type_,
-            span,
-            scope=tuple(side for _, side in self.path),
-            order=self.number("closure"),
-        )
-
-    def _evaluation(self, call: ast.Call) -> Binding:
-        args, named = self.arguments(call, 1, 1, frozenset({"weights"}))
-        if named:
-            self.fail(
-                "E502",
-                "`weights` needs per-sample losses, which this version does not take",
-                call.span,
-            )
-        point = self.as_value(args[0], call.span)
-        if point.type.shape != self.emit.full:
-            self.fail(
-                "E316",
-                f"`{call.function}` takes a value of p's shape",
-                call.span,
-                point.type.describe(),
-            )
-        return self.closure(f"{call.function}_at", point, call.span)
-
-    _call_loss = _call_grad = _evaluation
-
-    def _call_gather(self, call: ast.Call) -> Binding:
-        args, named = self.arguments(call, 1, 1, frozenset({"over"}))
-        if self._over(named.get("over"), call.span) != "workers":
-            self.fail("E307", "`gather` takes over = workers", call.span)
-        return self.closure("gather", self.as_value(args[0], call.span), call.span)
-
-    def _call_first(self, call: ast.Call) -> Binding:
-        if len(call.args) != 1 or not isinstance(call.args[0].value, ast.Name):
-            self.fail("E209", "`first` takes the name of a state", call.span)
-        name = self.state_of(call.args[0].value)
-        return self.first(name)
-
-    def first(self, name: str) -> Value:
-        """Whether this step creates the state; states born at one place share the answer."""
-        birth = self.states[name].birth
-        instances = self.states[name].type.instances if name in self.states else Instances.PARAM
-        return self.emit.leaf("first", instances, Place.HOST, DType.BOOL, name=birth)
-
-    def state_of(self, name: ast.Name) -> str:
         raise AssertionError("statements.py defines it")

@@ -137,8 +137,13 @@ class Core:
         raise Reported
 
     def warn(
-        self, code: str, message: str, span: Span, text: str = "", help: str | None = None
-    ) -> None:  # noqa: A002
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        text: str = "",
+        help: str | None = None,  # noqa: A002
+    ) -> None:
         """A warning; one inside the standard library is the library's own affair and is dropped."""
         if span.source is self.frames[0].scope.module.span.source:
             self.sink.warning(code, message, span, text, help=help)
@@ -174,7 +179,10 @@ class Core:
     def sited(self, scope: FileScope, call: Span) -> Iterator[None]:
         """What another file's function makes is put down to the call in the user's file."""
         before = self.builder.site
-        if before is None and scope.module.span.source is not self.frames[0].scope.module.span.source:
+        if (
+            before is None
+            and scope.module.span.source is not self.frames[0].scope.module.span.source
+        ):
             self.builder.site = call
         try:
             yield
@@ -217,7 +225,8 @@ class Core:
         otherwise: dict[Key, Any],
         span: Span,
     ) -> Any:
-        a, b = then.get(key), otherwise.get(key)
+        a: Any = then.get(key)
+        b: Any = otherwise.get(key)
         if a is b or a == b:
             return a
         if key[0] == "state":

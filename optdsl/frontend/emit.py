@@ -1,7 +1,7 @@
 """Typed construction of values: broadcasting, constant folding, and the errors of both.
 
-Input: operands and the place they are written at. Output: interned, typed values. Errors go to the sink
-and raise `Reported`. Relies on: the op table for result dtypes.
+Input: operands and the place they are written at. Output: interned, typed values. Errors go to
+the sink and raise `Reported`. Relies on: the op table for result dtypes.
 Does not do: names, statements, calls.
 """
 
@@ -57,7 +57,7 @@ class Emitter:
         span: Span,
         text: str = "",
         *more: Label,
-        help: str | None = None,
+        help: str | None = None,  # noqa: A002
     ) -> NoReturn:
         self.report(code, message, span, text, *more, help=help)
         raise Reported
@@ -311,13 +311,13 @@ def _first_clash(values: list[Value]) -> tuple[Value, Value]:
 
 def meaning(shape: Shape) -> str:
     """What a reader calls the shape, after a comma; empty where there is no word for it."""
-    words = {
+    words: dict[tuple[Dim, Dim], str] = {
         ("rows", 1): ", one number per row",
         (1, "cols"): ", one number per column",
         (1, 1): ", one number",
         ("rows", "cols"): ", the shape of p",
     }
-    return words.get((shape.rows, shape.cols), "")  # type: ignore[arg-type]
+    return words.get((shape.rows, shape.cols), "")
 
 
 def _mend(left: Value, right: Value) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import NoReturn
 
 from optdsl.diagnostics import Label, did_you_mean
 from optdsl.frontend.bindings import (
@@ -19,7 +20,7 @@ from optdsl.frontend.bindings import (
     Symbol,
     Undefined,
 )
-from optdsl.frontend.core import P, Core
+from optdsl.frontend.core import Core, P
 from optdsl.ir.fold import host_text, is_const
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
@@ -136,10 +137,9 @@ class Expressions(Core):
         bound = self.read(self.frame.local(name))
         if bound is not None:
             return bound
-        if name == "p":
-            return self._not_in_def(name, span) or self.read(P)
-        if name == "g":
-            return self._not_in_def(name, span) or self.read(self.frame.rule.gradient)
+        if name in ("p", "g"):
+            self._not_in_def(name, span)
+            return self.read(P if name == "p" else self.frame.rule.gradient)
         if name == "t":
             return self.emit.leaf("t", Instances.PARAM, Place.HOST, DType.INT)
         if name == "steps":
@@ -157,7 +157,7 @@ class Expressions(Core):
         return None
 
     def _not_in_def(self, name: str, span: Span) -> None:
-        if self.frame.kind == "def" and self.frame.rule.number >= 0:
+        if self.frame.kind == "def":
             self.fail(
                 "E204",
                 f"`{name}` is not in reach inside a `def`",
@@ -165,7 +165,7 @@ class Expressions(Core):
                 help=f"make it a parameter of the function and pass `{name}`",
             )
 
-    def _undefined(self, name: str, span: Span) -> Binding:
+    def _undefined(self, name: str, span: Span) -> NoReturn:
         here = [key[2] for key in self.store if key[0] == "local" and key[1] == self.frame.number]
         meant = did_you_mean(name, [*here, *RESERVED, "pi", "inf"])
         mend = f"did you mean `{meant}`?" if meant else None
@@ -376,7 +376,7 @@ class Expressions(Core):
 
 def is_settled(value: Value) -> bool:
     """Whether a host value stays what it is once the parameter is added: made of literals, sizes,
-    names, attributes and hyperparameters (which are then static: changing them later is an error)."""
+    names, attributes and hyperparameters, which then are static: changing them is an error."""
     if value.type.on_device or value.op in ("t", "steps", "first", "to_host"):
         return False
     return all(is_settled(arg) for arg in value.args)

@@ -10,7 +10,7 @@ from typing import Any
 
 from optdsl.diagnostics import Label, Sink, did_you_mean
 from optdsl.frontend.bindings import Binding, Reported, RuleRef
-from optdsl.frontend.core import P, Frame, RuleFrame
+from optdsl.frontend.core import Frame, P, RuleFrame
 from optdsl.frontend.scope import Scope as FileScope
 from optdsl.frontend.statements import Statements
 from optdsl.ir.fold import is_const
@@ -73,7 +73,8 @@ class Rules(Statements):
                 "in this rule",
                 Label(known.span, "one"),
                 Label(parameter.span, "the other"),
-                help=f"rename one: optimizer NAME(inner_{name} = ...) = ...({item.name}({name} = inner_{name}))",
+                help=f"rename one: optimizer NAME(inner_{name} = ...) = "
+                f"...({item.name}({name} = inner_{name}))",
             )
         self.hypers[name] = Hyper(name, plain, parameter.span)
         self.hyper_owner[name] = item.name
@@ -131,8 +132,7 @@ class Rules(Statements):
     def _rule_item(self, name: str, span: Span) -> tuple[RuleItem, FileScope]:
         found = self.frame.scope.find(name)
         if found is None:
-            names = [n for n in self.frame.scope.names()]
-            meant = did_you_mean(name, names)
+            meant = did_you_mean(name, self.frame.scope.names())
             self.fail(
                 "E207",
                 f"there is no rule `{name}`",
@@ -176,7 +176,8 @@ class Rules(Statements):
                     "E411",
                     "a rule that runs on some steps only is not in this version",
                     stmt.span,
-                    help="it would need a `t` of its own; use `when`, or a condition on sizes and options",
+                    help="it would need a `t` of its own; use `when`, or a condition on sizes and "
+                    "options",
                 )
         if self.device_depth:
             self.fail("E320", "a rule cannot run under a condition on tensors", stmt.span)
@@ -325,7 +326,7 @@ class Rules(Statements):
         )
 
     def _view(self, item: ast.Item, scope: FileScope) -> str:
-        """The one `view` of a rule and the rules inside it; they share p, so they share its view."""
+        """The one `view` of a rule and the rules inside it: they share p, and with it its view."""
         found = _views(item, scope, set())
         kinds = {view.kind for view in found}
         if len(kinds) > 1:
@@ -403,7 +404,7 @@ def _all_statements(body: tuple[ast.Stmt, ...]) -> list[ast.Stmt]:
 
 
 def lower_rule(name: str, scope: FileScope, sink: Sink) -> Rule | None:
-    """The typed rule `name` of a file. Errors go to `sink`; KeyError where there is no such rule."""
+    """The typed rule `name` of a file. Errors go to `sink`; KeyError where there is none."""
     item = scope.own[name]
     assert isinstance(item, ast.Optimizer | ast.Wrapper | ast.Alias)
     own = Sink()

@@ -1,4 +1,4 @@
-"""Names of rules and functions: the file, its imports in order, the standard library, the shipped rules.
+"""Names of rules and functions: the file, its imports, the standard library, the shipped rules.
 
 Input: a rule file. Output: a `Scope` that finds an item by name. Relies on: the parser.
 Does not do: names inside bodies (elaborate), anything with the items found.
@@ -58,7 +58,7 @@ class Scope:
 
 
 def read_source(path: Path) -> Source:
-    """The text of a rule file. Raises OSError, and ValueError with one line where it is not UTF-8."""
+    """The text of a rule file. Raises OSError; ValueError, in one line, where it is not UTF-8."""
     data = path.read_bytes()
     try:
         return Source(str(path), data.decode("utf-8").replace("\r\n", "\n"))

@@ -148,8 +148,8 @@ class Requirement:
 
 @dataclass
 class Rule:
-    """A typed rule. `param` is the new p (None: unchanged), `states` the new value of each state;
-    a state that is not in `states` keeps its value. `sites` are all reductions over = group | all."""
+    """A typed rule. `param` is the new p (None: unchanged), `updates` the new value of each state;
+    a state that is not in `updates` keeps its value."""
 
     name: str
     doc: str

@@ -13,14 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optdsl.interpreter import Member, Outcome, Update, _combine, _over_dims, _Run
+from optdsl.interpreter import Member, Outcome, Update
+from optdsl.interpreter.evaluate import combine, over_dims
+from optdsl.interpreter.run import Run
 from optdsl.ir.nodes import Value
 from optdsl.schedule.plan import Decision, Domain, KernelPass, LibraryPass, Plan, Reduction, Variant
 from optdsl.types import BATCH
 
 
 @dataclass
-class _Pass(_Run):
+class _Pass(Run):
     """One pass for one member: plan leaves read buffers and results."""
 
     variant: Variant | None = None
@@ -52,7 +54,7 @@ def _owner(domain: Domain, member: Member, i: int) -> int | str:
 
 def run_plan(plan: Plan, members: Sequence[Member]) -> Outcome:
     """One step of `plan` for `members`, as `interpreter.run` would do it."""
-    whole = _Run(plan.rule, list(members), torch.float64, None)
+    whole = Run(plan.rule, list(members), torch.float64, None)
     chosen = [plan.variants[_decide(plan.decision, whole, i)] for i in range(len(members))]
     buffers = [_buffers(whole, variant, i) for i, variant in enumerate(chosen)]
     before = [dict(each) for each in buffers]
@@ -79,13 +81,13 @@ def run_plan(plan: Plan, members: Sequence[Member]) -> Outcome:
     return _outcome(plan, whole, chosen, buffers, before)
 
 
-def _decide(decision: Decision | int, whole: _Run, i: int) -> int:
+def _decide(decision: Decision | int, whole: Run, i: int) -> int:
     while isinstance(decision, Decision):
         decision = decision.then if whole.get(decision.condition, i) else decision.otherwise
     return decision
 
 
-def _buffers(whole: _Run, variant: Variant, i: int) -> dict[str, Tensor]:
+def _buffers(whole: Run, variant: Variant, i: int) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for buffer in variant.buffers:
         if buffer.role == "param":
@@ -138,14 +140,14 @@ def _kernel(
     writes: dict[str, Tensor] = {}
     for phase in kernel.phases:
         for reduction in phase.rows:
-            run.rows[reduction.slot] = _over_dims(
+            run.rows[reduction.slot] = over_dims(
                 reduction.op, run.tensor(reduction.value, i), (-1,), keep=True
             )
         for reduction in phase.partials:
             part = _partial(plan, run, reduction, i)
             key = (reduction.slot, _owner(reduction.domain, members[i], i))
             known = partials.get(key)
-            total = part if known is None else _combine(reduction.op, known[1], part)
+            total = part if known is None else combine(reduction.op, known[1], part)
             partials[key] = (reduction, total)
         for store in phase.stores:
             writes[store.buffer] = run.tensor(store.value, i)
@@ -176,16 +178,16 @@ def _partial(plan: Plan, run: _Pass, reduction: Reduction, i: int) -> Tensor:
     value = reduction.value
     lead = value.type.shape.lead
     if reduction.domain is Domain.COL:
-        return _over_dims(reduction.op, tensor, (-2,), keep=True)
-    result = _over_dims(reduction.op, tensor, (-2, -1), keep=True)
+        return over_dims(reduction.op, tensor, (-2,), keep=True)
+    result = over_dims(reduction.op, tensor, (-2, -1), keep=True)
     if BATCH in lead and reduction.domain is not Domain.MATRIX:
-        result = _over_dims(reduction.op, result, (0,), keep=False)
+        result = over_dims(reduction.op, result, (0,), keep=False)
     return result
 
 
 def _outcome(
     plan: Plan,
-    whole: _Run,
+    whole: Run,
     chosen: list[Variant],
     buffers: list[dict[str, Tensor]],
     before: list[dict[str, Tensor]],
@@ -201,12 +203,12 @@ def _outcome(
         for name in written:
             value = buffers[i][name]
             if name == "p":
-                update.p = value.expand(whole._sizes(member.p)).reshape(member.p.shape)
+                update.p = value.expand(whole.sizes(member.p)).reshape(member.p.shape)
             elif any(state.name == name for state in plan.rule.states):
                 state = plan.rule.state(name)
                 full = value.expand(whole.shape(state.type.shape, i))
                 if state.type.instances == 3:
-                    like = whole.shape(state.type.shape, i) == whole._sizes(member.p)
+                    like = whole.shape(state.type.shape, i) == whole.sizes(member.p)
                     update.states[name] = full.reshape(member.p.shape) if like else full
                 else:
                     group = member.group_index if state.type.instances == 2 else None

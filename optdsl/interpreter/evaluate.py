@@ -1,0 +1,291 @@
+"""Values of a rule, each evaluated once for each parameter that needs it.
+
+Input: a value and a member's number. Output: a Python number on the host, else a tensor with all
+axes of the value's type, of which some may have size 1. Relies on: leaves; the op table's `torch`
+column. Does not do: which values a step needs (run.py), loops (loops.py).
+
+Evaluation keeps its own stack: a rule may be deeper than Python's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optdsl.interpreter.leaves import Leaves
+from optdsl.interpreter.members import Closure, matrix_sizes
+from optdsl.ir.fold import host_function
+from optdsl.ir.nodes import Scope, Value, scope_of
+from optdsl.ops import OPS, Kind
+from optdsl.types import BATCH, Dim, Instances, Shape
+
+Memo = dict[tuple[Value, int], Any]
+
+
+@cache
+def _torch_function(op: str) -> Callable[..., Tensor]:
+    """The meaning of `op` on tensors, from the op table (the compiler's own text)."""
+    names = [f"x{i}" for i in range(OPS[op].arity)]
+    text = re.sub(r"\{(\d)\}", r"x\1", OPS[op].torch)
+    function: Callable[..., Tensor] = eval(
+        f"lambda {', '.join([*names, 'rows', 'cols'])}: {text}", {"torch": torch}
+    )
+    return function
+
+
+@dataclass
+class Evaluation(Leaves):
+    """Evaluates values; `loops` are the loops being run, innermost last, with what is inside."""
+
+    memo: Memo = field(default_factory=dict)
+    loops: list[tuple[frozenset[Value], Memo]] = field(default_factory=list)
+
+    # ------------------------------------------------------------ the stack
+
+    def get(self, value: Value, i: int) -> Any:
+        """The value for member i."""
+        stack = [(value, i)]
+        while stack:
+            each, j = stack[-1]
+            memo, key = self.memo_of(each), (each, self.key(each, j))
+            if key in memo:
+                stack.pop()
+                continue
+            missing = [
+                (other, k)
+                for other, k in self._needs(each, j)
+                if (other, self.key(other, k)) not in self.memo_of(other)
+            ]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            computed = self._compute(each, j)
+            memo[key] = computed
+            stack.pop()
+        return self.memo_of(value)[(value, self.key(value, i))]
+
+    def key(self, value: Value, i: int) -> int:
+        """The instance of the value that member i sees."""
+        if value.type.instances is Instances.PARAM:
+            return i
+        if value.type.instances is Instances.GROUP:
+            return -2 - self.members[i].group_index
+        return -1
+
+    def memo_of(self, value: Value) -> Memo:
+        return next((memo for inside, memo in reversed(self.loops) if value in inside), self.memo)
+
+    def _needs(self, value: Value, i: int) -> Iterable[tuple[Value, int]]:
+        """What must be known before the value can be computed; asked again when that is."""
+        if _is_choice(value):
+            if not self._is_known(value.args[0], i):
+                return [(value.args[0], i)]
+            return [(self._chosen(value, i), i)]
+        if not couples(value):
+            return [(arg, i) for arg in value.args]
+        near = self._near(value, i)
+        conditions = [(each, j) for each in value.args[1:] for j in near]
+        if not all(self._is_known(each, j) for each, j in conditions):
+            return conditions
+        return [(value.args[0], j) for j in self.within(value, i)]
+
+    def _is_known(self, value: Value, i: int) -> bool:
+        return (value, self.key(value, i)) in self.memo_of(value)
+
+    def _near(self, value: Value, i: int) -> list[int]:
+        """The members that a reduction over parameters ranges over, if they are in its scope."""
+        if OPS[value.op].kind is not Kind.REDUCE or value.attr("over") == "all":
+            return list(range(len(self.members)))
+        group = self.members[i].group_index
+        return [j for j, member in enumerate(self.members) if member.group_index == group]
+
+    def within(self, value: Value, i: int) -> list[int]:
+        """The members that execute the statement of a coupled value."""
+        return [j for j in self._near(value, i) if self.holds(scope_of(value), j)]
+
+    def holds(self, scope: Scope, i: int) -> bool:
+        return all(bool(self.get(condition, i)) is side for condition, side in scope)
+
+    def tensor(self, value: Value, i: int) -> Tensor:
+        """The value as a tensor with all its axes, whatever its place."""
+        found = self.get(value, i)
+        if isinstance(found, Tensor):
+            return found
+        dtype = torch.bool if isinstance(found, bool) else self.dtype
+        return torch.tensor([[found]], dtype=dtype, device=self.members[i].p.device)
+
+    def _compute(self, value: Value, i: int) -> Any:
+        kind = OPS[value.op].kind
+        if _is_choice(value):
+            return self.get(self._chosen(value, i), i)
+        if kind is Kind.MAP:
+            return self._map(value, i)
+        if kind is Kind.REDUCE:
+            return self._reduce(value, i)
+        if kind is Kind.MATRIX:
+            return self._matrix(value, i)
+        if kind is Kind.RANDOM:
+            return self.draw(value, i)
+        return getattr(self, f"_op_{value.op}")(value, i)
+
+    def _chosen(self, value: Value, i: int) -> Value:
+        return value.args[1 if self.get(value.args[0], i) else 2]
+
+    # ------------------------------------------------------------ elementwise and matrices
+
+    def _map(self, value: Value, i: int) -> Any:
+        if not value.type.on_device:
+            return host_function(value.op)(*(self.get(arg, i) for arg in value.args))
+        lead = value.type.shape.lead
+        operands = [self.aligned(self.tensor(arg, i), arg.type.shape, lead) for arg in value.args]
+        return _torch_function(value.op)(*operands, rows=0, cols=0)
+
+    @staticmethod
+    def aligned(tensor: Tensor, shape: Shape, lead: tuple[Dim, ...]) -> Tensor:
+        """`tensor` with an axis of size 1 for each lead axis of the result that it lacks."""
+        if not shape.lead:
+            return tensor
+        have = list(shape.lead)
+        for position, axis in enumerate(lead):
+            if position >= len(have) or have[position] != axis:
+                have.insert(position, axis)
+                tensor = tensor.unsqueeze(position)
+        return tensor
+
+    def _matrix(self, value: Value, i: int) -> Tensor:
+        if value.op == "eye":
+            n = self.dim(value.attr("n"), i)
+            return torch.eye(n, dtype=self.dtype, device=self.members[i].p.device)
+        _, rows, cols = matrix_sizes(self.members[i].p.shape, self.rule.view)
+        operands = [self.tensor(arg, i) for arg in value.args]
+        return _torch_function(value.op)(*operands, rows=rows, cols=cols)
+
+    def _op_full(self, value: Value, i: int) -> Tensor:
+        operand = value.args[0]
+        tensor = self.aligned(self.tensor(operand, i), operand.type.shape, value.type.shape.lead)
+        return tensor.expand(self.shape(value.type.shape, i))
+
+    def _op_index(self, value: Value, i: int) -> Tensor:
+        tensor, number = self.tensor(value.args[0], i), self._entry(value, i)
+        entry = tensor[number]
+        return entry if value.args[0].type.shape.lead else entry.unsqueeze(-1)
+
+    def _op_put_index(self, value: Value, i: int) -> Tensor:
+        base, entry = self.tensor(value.args[0], i).clone(), self.tensor(value.args[2], i)
+        base[self._entry(value, i)] = entry if value.args[0].type.shape.lead else entry.squeeze(-1)
+        return base
+
+    def _entry(self, value: Value, i: int) -> int:
+        number, size = self.get(value.args[1], i), self.tensor(value.args[0], i).shape[0]
+        if not (number == number and 0 <= number < size):
+            raise ValueError(f"entry {number} of an axis of {size}")
+        return int(number)
+
+    # ------------------------------------------------------------ reductions
+
+    def _reduce(self, value: Value, i: int) -> Tensor:
+        if value.attr("over") is None:
+            return self._reduced(value, i)
+        instances = {self.key(value.args[0], j): j for j in reversed(self.within(value, i))}
+        parts = [self._reduced(value, j) for j in reversed(instances.values())]
+        if not parts:
+            identity = OPS[value.op].identity
+            assert identity is not None
+            return torch.full(self.shape(value.type.shape, i), identity, dtype=self.dtype)
+        total = parts[0]
+        for part in parts[1:]:
+            total = combine(value.op, total, part)
+        return total
+
+    def _reduced(self, value: Value, i: int) -> Tensor:
+        """The reduction within one parameter."""
+        operand, axis = value.args[0], value.attr("axis")
+        shape = operand.type.shape
+        tensor = self.tensor(operand, i)
+        if axis in (0, 1):
+            return over_dims(value.op, tensor, (axis - 2,), keep=True)
+        if axis is not None:
+            return over_dims(value.op, tensor, (shape.lead.index(axis),), keep=False)
+        result = over_dims(value.op, tensor, (-2, -1), keep=True)
+        if BATCH in shape.lead:
+            result = over_dims(value.op, result, (shape.lead.index(BATCH),), keep=False)
+        return result
+
+    # ------------------------------------------------------------ the model and other workers
+
+    def _points(self, value: Value, i: int) -> list[Tensor]:
+        """Where the model is evaluated: the members that execute the statement at the operand, all
+        others where they are."""
+        within = self.within(value, i)
+        return [
+            self.like(self.tensor(value.args[0], j) if j in within else self._op_param(value, j), j)
+            for j in range(len(self.members))
+        ]
+
+    def like(self, value: Tensor, i: int) -> Tensor:
+        """A value of p's shape as a tensor like p, not shared with any other."""
+        p = self.members[i].p
+        return value.expand(self.sizes(p)).reshape(p.shape).clone()
+
+    def _op_loss_at(self, value: Value, i: int) -> Tensor:
+        points = None if value.args[0].op == "param" else self._points(value, i)
+        return self._model().loss(points).detach().to(self.dtype).reshape(1, 1)
+
+    def _op_grad_at(self, value: Value, i: int) -> Tensor:
+        """One evaluation gives the gradients of all members."""
+        grads, memo = self._model().grad(self._points(value, i)), self.memo_of(value)
+        for j, (grad, member) in enumerate(zip(grads, self.members, strict=True)):
+            memo[(value, j)] = grad.detach().to(self.dtype).reshape(self.sizes(member.p))
+        found: Tensor = memo[(value, i)]
+        return found
+
+    def _model(self) -> Closure:
+        if self.closure is None:
+            raise ValueError("this rule evaluates the model: call step(closure)")
+        return self.closure
+
+    def _alone(self, value: Value, i: int) -> Tensor:
+        """A collective of one worker."""
+        return self.tensor(value.args[0], i)
+
+    _op_worker_sum = _op_worker_max = _op_worker_min = _alone
+
+    def _op_gather(self, value: Value, i: int) -> Tensor:
+        return self.tensor(value.args[0], i).unsqueeze(0)
+
+
+def combine(op: str, a: Tensor, b: Tensor) -> Tensor:
+    """Two partial results of a reduction as one."""
+    return a + b if op == "sum" else torch.maximum(a, b) if op == "max_of" else torch.minimum(a, b)
+
+
+def over_dims(op: str, tensor: Tensor, dims: tuple[int, ...], *, keep: bool) -> Tensor:
+    """A reduction over some axes of a tensor; over none of its elements, the identity."""
+    if op == "sum":
+        return torch.sum(tensor, dim=dims, keepdim=keep)
+    if any(tensor.shape[dim] == 0 for dim in dims):
+        shape = torch.sum(tensor, dim=dims, keepdim=keep).shape
+        identity = OPS[op].identity
+        assert identity is not None
+        return torch.full(shape, identity, dtype=tensor.dtype, device=tensor.device)
+    return (torch.amax if op == "max_of" else torch.amin)(tensor, dim=dims, keepdim=keep)
+
+
+def couples(value: Value) -> bool:
+    """Whether the value of one parameter needs those of others: its operands after the first are
+    then the conditions of its statement."""
+    row = OPS[value.op]
+    if row.kind is Kind.REDUCE:
+        return value.attr("over") is not None
+    return row.kind is Kind.CLOSURE
+
+
+def _is_choice(value: Value) -> bool:
+    """Whether only one side is computed."""
+    return value.op == "choose" or (value.op == "where" and not value.type.on_device)

@@ -1,0 +1,134 @@
+"""One step: loops, and what a step leaves of each parameter and state.
+
+Input: a rule and the members that take part. Output: `Outcome`. Relies on: evaluate.
+Does not do: write anything; round to storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optdsl.interpreter.evaluate import Evaluation, Memo, couples
+from optdsl.interpreter.members import Closure, Member, Outcome, Update
+from optdsl.ir.nodes import LoopBody, Rule, StateDecl, Value, reachable, scope_of
+from optdsl.types import Instances
+
+
+def run(
+    rule: Rule,
+    members: Sequence[Member],
+    dtype: torch.dtype = torch.float64,
+    closure: Closure | None = None,
+) -> Outcome:
+    """One step of `rule` for `members`, all that take part, in the order of the optimizer.
+
+    Raises ValueError where the step lacks what the rule reads: a gradient, an input, the model.
+    """
+    return Run(rule, list(members), dtype, closure).outcome()
+
+
+def first_value(rule: Rule, name: str, member: Member, dtype: torch.dtype) -> Tensor:
+    """A state's value before its first step, where the host gives it."""
+    return Run(rule, [member], dtype, None).initial(name, 0)
+
+
+@dataclass
+class Run(Evaluation):
+    def outcome(self) -> Outcome:
+        updates = [
+            Update(
+                None if self.rule.param is None else self.like(self.tensor(self.rule.param, i), i),
+                {},
+            )
+            for i in range(len(self.members))
+        ]
+        shared: dict[tuple[str, int | None], Tensor] = {}
+        for state in self.rule.states:
+            for i, update in enumerate(updates):
+                if not self.holds(state.scope, i):
+                    continue
+                new = self._update(state, i)
+                if new is None:
+                    continue
+                if state.type.instances is Instances.PARAM:
+                    update.states[state.name] = new
+                else:
+                    shared[(state.name, self.owner(state, i))] = new
+        reports = {}
+        if self.members:
+            reports = {name: self.get(value, 0) for name, value in self.rule.reports.items()}
+        return Outcome(updates, shared, reports)
+
+    def _update(self, state: StateDecl, i: int) -> Tensor | None:
+        """What member i makes of a state that exists for it; None where it stays as it is."""
+        value = self.rule.updates.get(state.name)
+        if value is None or not self._changes(state, value, i):
+            begins = state.initial is not None and self.stored(state, i) is None
+            return self.initial(state.name, i) if begins else None
+        new = self.tensor(value, i).expand(self.shape(state.type.shape, i))
+        is_like_p = new.shape == self.sizes(self.members[i].p)
+        return self.like(new, i) if is_like_p else new.clone()
+
+    def _changes(self, state: StateDecl, value: Value, i: int) -> bool:
+        """Whether member i assigns the state: a shared one is updated by the parameters that do."""
+        while value.op == "choose":
+            value = value.args[1 if self.get(value.args[0], i) else 2]
+        return not (value.op == "state" and value.attr("name") == state.name)
+
+    # ------------------------------------------------------------ loops
+
+    def _op_loop_result(self, value: Value, i: int) -> Any:
+        return self.get(value.args[0], i)[value.attr("index")]
+
+    def _op_loop(self, value: Value, i: int) -> tuple[Any, ...]:
+        """The carried values after the loop, for member i. Where the body couples parameters (a
+        reduction over them, the model), all that execute it pass through it in lockstep."""
+        body: LoopBody = value.attr("body")
+        inside = _inside(body)
+        together = self._together(body, inside, i)
+        carried = {j: tuple(self.get(arg, j) for arg in value.args[1:]) for j in together}
+        for number in range(int(self.get(value.args[0], i))):
+            memo: Memo = {}
+            for j in together:
+                for arg, each in zip(body.args, carried[j], strict=True):
+                    memo[(arg, self.key(arg, j))] = each
+                if body.index is not None:
+                    memo[(body.index, self.key(body.index, j))] = number
+            self.loops.append((inside, memo))
+            carried = {j: tuple(self.get(each, j) for each in body.results) for j in together}
+            ended = body.until is not None and bool(self.get(body.until, i))
+            self.loops.pop()
+            if ended:
+                break
+        for j in together:
+            self.memo_of(value)[(value, self.key(value, j))] = carried[j]
+        return carried[i]
+
+    def _together(self, body: LoopBody, inside: frozenset[Value], i: int) -> list[int]:
+        found = {i}
+        for each in reachable(_roots(body)):
+            if each in inside and couples(each):
+                outer = tuple((c, side) for c, side in scope_of(each) if c not in inside)
+                found.update(j for j in range(len(self.members)) if self.holds(outer, j))
+        return sorted(found)
+
+
+def _roots(body: LoopBody) -> list[Value]:
+    return [*body.results, *((body.until,) if body.until is not None else ())]
+
+
+def _inside(body: LoopBody) -> frozenset[Value]:
+    """The values that change from one pass of the loop to the next."""
+    inside = {*body.args, *((body.index,) if body.index is not None else ())}
+    for value in reachable(_roots(body)):
+        arguments = value.args
+        if value.op == "loop":
+            arguments = (*arguments, *_roots(value.attr("body")))
+        if any(arg in inside for arg in arguments):
+            inside.add(value)
+    return frozenset(inside)
