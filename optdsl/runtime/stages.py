@@ -28,6 +28,7 @@ from optdsl.runtime.holdings import Holdings
 from optdsl.runtime.library import Batch
 from optdsl.runtime.program import Kernel, Program, Variant
 from optdsl.runtime.tables import (
+    SHARED,
     ClassTable,
     Cutting,
     Entry,
@@ -132,11 +133,7 @@ def plan_device(
     if not classes:
         return None
     arena.settle()
-    done: set[tuple[str, int]] = set()
-    for step_class in classes:
-        step_class.buffers.settle()
-        for kernel in step_class.table.variant.kernels:
-            builder.add(step_class.table, kernel, _chosen(step_class, kernel, program, done))
+    _add_launches(program, builder, classes)
     stages = builder.finished()
     segments = _segments(classes, stages, results)
     written = [m.p for each in classes if each.buffers.writes_p for m in each.members]
@@ -216,12 +213,36 @@ def _make_class(
     )
 
 
+def _add_launches(program: Program, builder: StageBuilder, classes: Sequence[StepClass]) -> None:
+    """Adds all kernel passes. States of a group or of the run are written behind everything else:
+    what is the last stage of one variant may be the middle of another, which reads them still."""
+    states = {state.name for state in program.states}
+    deferred = [
+        kernel
+        for step_class in classes
+        for kernel in step_class.table.variant.kernels
+        if kernel.domain in SHARED and not kernel.reductions and states.issuperset(kernel.writes)
+    ]
+    variants = [step_class.table.variant for step_class in classes]
+    stages = [each.stage for v in variants for each in v.kernels if each not in deferred]
+    stages += [each.stage for v in variants for each in v.libraries]
+    end = 1 + max(stages, default=0)
+    done: set[tuple[str, int]] = set()
+    for step_class in classes:
+        step_class.buffers.settle()
+        for kernel in step_class.table.variant.kernels:
+            chosen = _chosen(step_class, kernel, program, done)
+            if chosen:
+                number = end if kernel in deferred else kernel.stage
+                builder.add(step_class.table, kernel, chosen, number)
+
+
 def _chosen(
     step_class: StepClass, kernel: Kernel, program: Program, done: set[tuple[str, int]]
 ) -> list[int]:
     """The entries that `kernel` runs over. What is shared by several classes is worked once."""
     entries = step_class.table.entries
-    if kernel.domain not in ("group", "all"):
+    if kernel.domain not in SHARED:
         return [i for i, entry in enumerate(entries) if entry.kind == "parameter"]
     chosen = []
     for index, entry in enumerate(entries):

@@ -152,9 +152,8 @@ class StageBuilder:
         self._open: dict[int, dict[tuple[str, int], list[tuple[int, int, int]]]] = {}
         self._operations: dict[str, tuple[str, int]] = {}
 
-    def add(self, table: ClassTable, kernel: Kernel, chosen: Sequence[int]) -> None:
-        """Adds `kernel` over the entries `chosen` of `table`."""
-        number = kernel.stage
+    def add(self, table: ClassTable, kernel: Kernel, chosen: Sequence[int], number: int) -> None:
+        """Adds `kernel` over the entries `chosen` of `table`, as part of stage `number`."""
         launch, counts = cut(table, kernel, chosen, self.cutting, self.partials)
         table.launches.append(launch)
         empty = np.zeros((0, 6), np.int64)

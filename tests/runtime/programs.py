@@ -275,9 +275,9 @@ DISTANCE = make(
                     *(0, "measure", "full", "flat", ("g",), ()),
                     (Reduction("sq", "sum", "all"), Reduction("top", "max_of", "group")),
                 ),
-                Kernel(1, "travel", "all", "flat", ("travelled",), ("travelled",)),
-                Kernel(1, "improve", "group", "flat", ("best",), ("best",)),
-                Kernel(2, "go", "full", "flat", ("p", "g", "travelled", "best"), ("p",)),
+                Kernel(1, "go", "full", "flat", ("p", "g", "travelled", "best"), ("p",)),
+                Kernel(2, "travel", "all", "flat", ("travelled",), ("travelled",)),
+                Kernel(2, "improve", "group", "flat", ("best",), ("best",)),
             ),
             (),
             lambda h, e: (h["lr"],),
@@ -291,16 +291,15 @@ KERNEL(measure)
     EACH { real x = in(g[i]); sum += (double)x * x; top = x > top || x != x ? x : top; }
     partials[task[3]] = sum; partials[task[3] + 1] = top;
 }
-KERNEL(travel) { real *travelled = b[2]; *travelled += __builtin_sqrt(results[0]); }
-KERNEL(improve)
-{
-    real *best = b[3], top = results[shape[6]];
-    *best = top > *best ? top : *best;
-}
+static real farther(const real *travelled, double sq) { return *travelled + __builtin_sqrt(sq); }
+static real larger(const real *best, real top) { return top > *best || top != top ? top : *best; }
+KERNEL(travel) { real *travelled = b[2]; *travelled = farther(travelled, results[0]); }
+KERNEL(improve) { real *best = b[3]; *best = larger(best, results[shape[6]]); }
 KERNEL(go)
 {
-    param *p = b[0]; const param *g = b[1]; const real *travelled = b[2], *best = b[3];
-    EACH p[i] = out(in(p[i]) - (real)s[0] * in(g[i]) / (*travelled + *best));
+    param *p = b[0]; const param *g = b[1];
+    const real length = farther(b[2], results[0]) + larger(b[3], results[shape[6]]);
+    EACH p[i] = out(in(p[i]) - (real)s[0] * in(g[i]) / length);
 }
 """,
     states=(
@@ -309,6 +308,72 @@ KERNEL(go)
     ),
     slots=(("top", "group"), ("sq", "all")),
     fill=lambda name, h, e: 0.5 if name == "best" else 0.0,
+)
+
+# Two variants that read and update one state, in different numbers of stages.
+UNEVEN = make(
+    "Uneven",
+    (
+        Variant(
+            ("p", "g", "total"),
+            (
+                Kernel(
+                    *(0, "short_square", "full", "flat", ("g",), ()),
+                    (Reduction("sq", "sum", "all"),),
+                ),
+                Kernel(1, "short_go", "full", "flat", ("p", "g", "total"), ("p",)),
+                Kernel(2, "short_total", "all", "flat", ("total",), ("total",)),
+            ),
+            (),
+            lambda h, e: (h["lr"],),
+            ("total",),
+        ),
+        Variant(
+            ("p", "g", "total", "x"),
+            (
+                Kernel(
+                    *(0, "long_square", "full", "flat", ("g",), ()),
+                    (Reduction("sq", "sum", "all"),),
+                ),
+                Kernel(1, "long_copy", "full", "flat", ("g",), ("x",)),
+                Kernel(2, "long_double", "full", "flat", ("x",), ("x",)),
+                Kernel(3, "long_go", "full", "flat", ("p", "x", "total"), ("p",)),
+                Kernel(4, "long_total", "all", "flat", ("total",), ("total",)),
+            ),
+            (),
+            lambda h, e: (h["lr"],),
+            ("total",),
+            (Temp("x", "full", ("rows", "cols")),),
+        ),
+    ),
+    """
+KERNEL(short_square)
+{
+    const param *g = b[1]; double sum = 0;
+    EACH sum += (double)in(g[i]) * in(g[i]);
+    partials[task[3]] = sum;
+}
+KERNEL(long_square) { short_square(task, b, shape, s, partials, results); }
+KERNEL(short_go)
+{
+    param *p = b[0]; const param *g = b[1]; const real *total = b[2];
+    EACH p[i] = out(in(p[i]) - (real)s[0] * in(g[i]) / (1 + *total + (real)results[0]));
+}
+KERNEL(short_total) { real *total = b[2]; *total += results[0]; }
+KERNEL(long_total) { short_total(task, b, shape, s, partials, results); }
+KERNEL(long_copy) { const param *g = b[1]; real *x = b[3]; EACH x[i] = in(g[i]); }
+KERNEL(long_double) { real *x = b[3]; EACH x[i] *= 2; }
+KERNEL(long_go)
+{
+    param *p = b[0]; const real *total = b[2], *x = b[3];
+    EACH p[i] = out(in(p[i]) - (real)s[0] * x[i] / (1 + *total + (real)results[0]));
+}
+""",
+    attributes=(("long", 0),),
+    states=(State("total", "total", "all", (), "compute", True, "total"),),
+    slots=(("sq", "all"),),
+    reads=frozenset({"attributes"}),
+    decide=lambda h, e: e.attributes["long"],
 )
 
 # ---------------------------------------------------------------- rows and columns of batches

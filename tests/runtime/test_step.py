@@ -18,6 +18,7 @@ SGD = optimizer_class(programs.SGD)
 Lookahead = optimizer_class(programs.LOOKAHEAD)
 Clip = optimizer_class(programs.CLIP)
 Distance = optimizer_class(programs.DISTANCE)
+Uneven = optimizer_class(programs.UNEVEN)
 Factored = optimizer_class(programs.FACTORED)
 Gram = optimizer_class(programs.GRAM)
 Whole = optimizer_class(programs.WHOLE)
@@ -185,6 +186,23 @@ def test_a_shared_state_stands_still_while_nobody_steps():
     travelled = float(ours.param_groups[0]["travelled"])
     ours.step()
     assert float(ours.param_groups[0]["travelled"]) == travelled
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_shared_state_is_written_when_no_variant_reads_it_any_more(order):
+    params = parameters([(4, 3), (50_000,), (5,)])
+    groups = [{"params": params[2 * i : 2 * i + 2], "long": order[i]} for i in range(2)]
+    ours = Uneven(groups)
+    values, total = copies(params), 0.0
+    for step in range(3):
+        gs = set_gradients(params, step)
+        sq = sum(float(g.square().sum()) for g in gs)
+        for i, g in enumerate(gs):
+            values[i] = values[i] - 0.1 * (1 + order[i // 2]) * g / (1 + total + sq)
+        total += sq
+        ours.step()
+    close(params, values)
+    assert float(ours.param_groups[0]["total"]) == pytest.approx(total, rel=1e-12)
 
 
 def factored(values, rows, cols, gs, lr=0.1, decay=0.25):

@@ -130,7 +130,7 @@ class Problem:
         self.table = class_table(NOTHING, entries, 1, self.results)
         program = programs.make("Test", (NOTHING,), "", slots=SLOTS)
         builder = StageBuilder(program, self.results, CUTTING)
-        builder.add(self.table, stage_kernel, range(len(tensors)))
+        builder.add(self.table, stage_kernel, range(len(tensors)), 0)
         (self.stage,) = builder.finished()
         self.partials = np.full(builder.partials, np.nan)
         self.kernel = stage_kernel
@@ -256,9 +256,9 @@ def test_a_result_is_not_shared_across_stages():
         each = kernel("flat", "full", Reduction("b", "sum", "all"), stage=stage)
         if stage:
             with pytest.raises(ValueError, match="result b is reduced in stages 0 and 1"):
-                builder.add(table, each, [0])
+                builder.add(table, each, [0], stage)
         else:
-            builder.add(table, each, [0])
+            builder.add(table, each, [0], stage)
 
 
 # ---------------------------------------------------------------- cohorts
