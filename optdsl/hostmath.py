@@ -108,3 +108,7 @@ def fma(x: Number, y: Number, z: Number) -> Number:
 def lerp(x: Number, y: Number, w: Number) -> Number:
     """x + w * (y - x)."""
     return x + w * (y - x)
+
+
+def isfinite(x: Number) -> bool:
+    return math.isfinite(x)

@@ -144,7 +144,7 @@ def _evaluate(value: Value, parameter: Parameter, memo: dict[Value, Any]) -> Any
         case "full":
             return memo[value.args[0]]
         case "eye":
-            return torch.eye(parameter.sizes["rows"], dtype=torch.float64)
+            return torch.eye(parameter.sizes[value.attr("n")], dtype=torch.float64)
         case "loop":
             return _loop(value, parameter, memo)
         case "loop_result":

@@ -182,6 +182,7 @@ def strength(text: str) -> int:
     """How tightly `text` holds together: 3 an atom, 2 a product, 1 a sum, 0 anything else."""
     if is_atom(text):
         return 3
+    text = re.sub(r'"[^"]*"', "s", text).replace("[", "(").replace("]", ")")
     depth, weakest = 0, 2
     for word in re.findall(r"[\w.]+|[()]|[^\w\s()]+", text):
         depth += (word == "(") - (word == ")")
@@ -193,7 +194,7 @@ def strength(text: str) -> int:
 
 def is_atom(text: str) -> bool:
     """A name, a number, a call or something wholly in parentheses: needs none around it."""
-    if re.fullmatch(r"[\w.]+|\d[\w.]*e-\d+", text):
+    if re.fullmatch(r'[\w.]+(\[[\w"]+\])*|\d[\w.]*e-\d+|"[^"\\]*"', text):
         return True
     match = re.match(r"[\w.]*\(", text)
     if not match or not text.endswith(")"):
@@ -204,6 +205,13 @@ def is_atom(text: str) -> bool:
         if depth == 0 and char == ")":
             return position == len(text) - 1
     return False
+
+
+def bare(text: str) -> str:
+    """`text` without parentheses around the whole of it."""
+    while text.startswith("(") and is_atom(text):
+        text = text[1:-1]
+    return text
 
 
 def write_body(
@@ -285,17 +293,23 @@ def _lines(writer: _Writer, values: list[Value], named: set[Value]) -> tuple[Lin
         if value in writer.row_names:
             writer.names[value] = writer.row_names[value]
         name = writer.names.get(value) or writer.name(value, _fallback(value))
-        comment = ""
-        if value.span is not None:
-            comment = f"{value.span.source.name.rsplit('/', 1)[-1]}:{value.span.line}"
-        lines.append(Line(name, expression, comment, value.type.dtype is DType.BOOL, value))
+        boolean = value.type.dtype is DType.BOOL
+        lines.append(Line(name, expression, place_of(value), boolean, value))
     return tuple(lines)
 
 
-_NOUNS = {
+def place_of(value: Value) -> str:
+    """The file and line that `value` was written at; "" where the compiler made it."""
+    if value.span is None:
+        return ""
+    return f"{value.span.source.name.rsplit('/', 1)[-1]}:{value.span.line}"
+
+
+NOUNS = {
     "add": "total",
     "sub": "difference",
     "mul": "product",
+    "matmul": "product",
     "div": "ratio",
     "neg": "negative",
     "abs": "size",
@@ -306,6 +320,7 @@ _NOUNS = {
     "max": "bound",
     "where": "chosen",
 }
+"""What the result of an operation is called that the rule gives no name."""
 
 
 def _fallback(value: Value) -> str:
@@ -316,4 +331,4 @@ def _fallback(value: Value) -> str:
         return str(value.attr("slot"))
     if value.op == "mul" and value.args[0] is value.args[1]:
         return "square"
-    return _NOUNS.get(value.op, "condition" if value.type.dtype is DType.BOOL else "value")
+    return NOUNS.get(value.op, "condition" if value.type.dtype is DType.BOOL else "value")

@@ -19,7 +19,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optdsl.codegen.body import Body, Line, PhaseLines, Sink, is_atom, write_body
+from optdsl.codegen.body import Body, Line, PhaseLines, Sink, bare, write_body
 from optdsl.codegen.cpu_places import C_TYPES, FIRST, Places, plain
 from optdsl.codegen.templates import render
 from optdsl.diagnostics import InternalError
@@ -158,7 +158,7 @@ class _Kernel:
         text = f"const {kind} {line.name} = {line.expression};"
         comment = "" if line.value.op == "load" else line.comment
         if line.value.op == "scalar":
-            comment = _bare(host_text(self.variant.scalars[line.value.attr("index")]))
+            comment = bare(host_text(self.variant.scalars[line.value.attr("index")]))
         comment = " ".join(comment.split()).rstrip("\\")  # a string may hold what ends a line
         return f"{text}  // {comment}" if comment not in ("", line.name) else text
 
@@ -214,7 +214,7 @@ class _Kernel:
         within = {self.kernel.domain, *([Domain.ROW] if self.places.rows else [])}
         if buffer.domain not in within:
             raise self.places.broken(f"{buffer.name}, of {buffer.domain}, cannot be written here")
-        value = f"{narrow}({_bare(sink.name)})" if narrow else _bare(sink.name)
+        value = f"{narrow}({bare(sink.name)})" if narrow else bare(sink.name)
         return f"{self.places.place(buffer)} = {value};"
 
     def _loop(
@@ -255,9 +255,4 @@ def _reduced(sink: Sink) -> Reduction:
 
 
 def _join(accumulator: str, sink: Sink) -> str:
-    return _JOIN[_reduced(sink).op].format(accumulator, _bare(sink.name))
-
-
-def _bare(text: str) -> str:
-    """Without the parentheses around the whole of it."""
-    return text[1:-1] if text.startswith("(") and is_atom(text) else text
+    return _JOIN[_reduced(sink).op].format(accumulator, bare(sink.name))

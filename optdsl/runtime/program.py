@@ -132,4 +132,12 @@ class Program:
     dims: Callable[[Any, Any], dict[str, int]]
     reads_gradient: bool = True
     c_source: str = ""
+    triton_source: str = ""
     source_hash: str = ""
+
+
+def require(holds: bool, text: str, **given: Any) -> None:
+    """Raises ValueError, with the hyperparameters `given`, unless `holds`; NaN holds nothing."""
+    if not holds:
+        shown = ", ".join(f"{name} = {value!r}" for name, value in given.items())
+        raise ValueError(f"{text}; got {shown}")

@@ -1,0 +1,159 @@
+"""Library passes as Python functions over batches of matrices.
+
+Input: a plan. Output: the texts of functions `name(inputs, scalars, results, sizes)`, one a pass;
+what they are given is said in runtime/library.py. A batch has all parameters of one shape as its
+first axis; with `view last`, a parameter's own matrices as its second.
+
+Relies on: script.py, the op table's `torch` column. Does not do: shapes, memory (runtime).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from optdsl.codegen.body import bare, fill_text
+from optdsl.codegen.host import FUNCTIONS, unsupported
+from optdsl.codegen.literals import layout, literal, tuple_of
+from optdsl.codegen.script import Script, Text
+from optdsl.diagnostics import InternalError
+from optdsl.ir.nodes import Value, reachable
+from optdsl.ops import OPS, Kind
+from optdsl.schedule.plan import LibraryPass, Plan
+from optdsl.types import BATCH, Dim, DType, Shape
+
+PARAMETERS = ("inputs", "scalars", "results", "sizes")
+SIZES = ("rows", "cols", "short", "long", "numel", "batch", "ndim")
+
+
+@dataclass
+class Library:
+    """Writes the functions of one plan. `like` names a tensor of the pass that is being written."""
+
+    plan: Plan
+    like: str = ""
+
+    def texts(self) -> list[str]:
+        """All functions, in the order of the plan."""
+        return [
+            self.function(each)
+            for variant in self.plan.variants
+            for each in variant.passes
+            if isinstance(each, LibraryPass)
+        ]
+
+    def function(self, library: LibraryPass) -> str:
+        """The text of one pass. Raises CompileError for what no target does yet."""
+        roots = [each.value for each in library.outputs]
+        sizes = (*SIZES, *self.plan.rule.dims)
+        script = Script(self._spell, _column, {*PARAMETERS, *sizes, *FUNCTIONS, "torch"})
+        for value in reachable(roots):
+            if value.op in ("load", "result", "scalar"):
+                script.assign(value)
+        tensors = [name for leaf, name in script.names.items() if leaf.op != "scalar"]
+        if not tensors:
+            raise InternalError("codegen/library", f"{library.name} reads nothing")
+        self.like = tensors[0]
+        outputs = script.write(roots)
+        script.add(
+            f"return {layout(tuple_of([bare(text) for text in outputs]), 11, script.indent)}"
+        )
+        said = re.sub(r'#.*|"[^"]*"', "", "\n".join(script.lines))
+        head = [
+            f"    {size} = sizes[{literal(size)}]"
+            for size in sizes
+            if re.search(rf"\b{size}\b", said)
+        ]
+        names = ", ".join(f"`{each.buffer}`" for each in library.outputs)
+        doc = f'    """Gives {names}, for all parameters of one shape."""'
+        signature = f"def {library.name}({', '.join(PARAMETERS)}):"
+        return "\n".join([signature, doc, *head, *script.lines])
+
+    # ---------------------------------------------------------------- expressions
+
+    def _spell(self, value: Value, text: Text) -> str | None:
+        match value.op:
+            case "const":
+                return literal(value.attr("value"))
+            case "load":
+                return f"inputs[{literal(value.attr('buffer'))}]"
+            case "result":
+                return f"results[{literal(value.attr('slot'))}]"
+            case "scalar":
+                return f"scalars[{value.attr('index')}]"
+            case "size":
+                return str(value.attr("name"))
+            case "eye":
+                where = f"dtype={self.like}.dtype, device={self.like}.device"
+                return f"torch.eye({value.attr('n')}, {where})"
+            case "full":
+                shape = ", ".join(str(dim) for dim in value.type.shape.dims)
+                number = self._tensor(value.args[0], text)
+                return f"{number}.expand({self.like}.shape[0], {shape})"
+            case "index":
+                entry = fill_text(f"{{0}}[:, int({text(value.args[1])})]", [text(value.args[0])])
+                return entry if value.args[0].type.shape.lead else f"{entry}.unsqueeze(-1)"
+            case "put_index":
+                return self._put(value, text)
+        kind = OPS[value.op].kind
+        if kind is Kind.MAP:
+            return self._map(value, text) if value.type.on_device else None
+        if kind is Kind.REDUCE:
+            return self._reduce(value, text)
+        if kind is Kind.MATRIX or value.op in ("loop", "loop_arg"):
+            return None
+        raise unsupported(value, self.plan.rule.name)
+
+    def _map(self, value: Value, text: Text) -> str:
+        condition = value.args[0]
+        if value.op == "where" and not condition.type.on_device:
+            texts = [text(condition), *(self._tensor(arg, text) for arg in value.args[1:])]
+            return fill_text("({1} if {0} else {2})", texts)
+        lead = _named(value.type.shape)
+        row = OPS[value.op].torch
+        texts = []
+        for arg in value.args:
+            if not arg.type.on_device:
+                # Operators take Python numbers, torch's functions mostly do not.
+                texts.append(self._tensor(arg, text) if row.startswith("torch.") else text(arg))
+                continue
+            own = text(arg)
+            for position, axis in enumerate(lead):
+                if axis not in _named(arg.type.shape):
+                    own = fill_text(f"{{0}}.unsqueeze({position + 1})", [own])
+            texts.append(own)
+        return fill_text(row, texts)
+
+    def _tensor(self, value: Value, text: Text) -> str:
+        """`value` as a tensor: a number of the host without a copy from it."""
+        if value.type.on_device:
+            return text(value)
+        dtype = ", dtype=torch.bool" if value.type.dtype is DType.BOOL else ""
+        return f"{self.like}.new_full((), {bare(text(value))}{dtype})"
+
+    def _reduce(self, value: Value, text: Text) -> str:
+        (operand, *_), axis = value.args, value.attr("axis")
+        dims = {0: "-2", 1: "-1"}.get(axis)
+        if axis is None:
+            dims = "(-3, -2, -1)" if self.plan.rule.view == "last" else "(-2, -1)"
+        if dims is None or value.attr("over") is not None or _named(operand.type.shape):
+            raise unsupported(value, self.plan.rule.name)
+        return f"{OPS[value.op].torch}({bare(text(operand))}, dim={dims}, keepdim=True)"
+
+    def _put(self, value: Value, text: Text) -> str:
+        """The base with one entry of its first axis, which follows the batch, replaced."""
+        base, index, entry = value.args
+        place = f"torch.tensor([int({text(index)})], device={self.like}.device)"
+        new = text(entry)
+        if base.type.shape.lead:
+            new = fill_text("{0}.unsqueeze(1)", [new])
+        return fill_text(f"{{0}}.index_copy(1, {place}, {new})", [text(base)])
+
+
+def _column(value: Value) -> str:
+    return "torch" if value.type.on_device else "host"
+
+
+def _named(shape: Shape) -> tuple[Dim, ...]:
+    """Leading axes other than the matrices of `view last`, which every value here has."""
+    return tuple(axis for axis in shape.lead if axis != BATCH)

@@ -1,0 +1,254 @@
+"""The whole generated module: a plan as one Python text that holds everything a step needs.
+
+Input: a plan. Output: the text of a module with the optimizer's class, the program's data, its host
+functions, its library passes and the sources of its kernels: the same bytes for the same rule.
+
+Relies on: host.py, library.py, cpu.py, triton.py. Does not do: import the text, write a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import keyword
+import re
+from collections.abc import Iterable
+
+from optdsl.codegen.cpu import c_source
+from optdsl.codegen.host import Host
+from optdsl.codegen.library import Library
+from optdsl.codegen.literals import Call, call, layout, literal, raw, tuple_of
+from optdsl.codegen.templates import render
+from optdsl.codegen.triton import triton_kernels
+from optdsl.ir.nodes import Rule, StateDecl, Value, reachable
+from optdsl.runtime.program import TABLE_VERSION
+from optdsl.schedule.plan import (
+    KernelPass,
+    LibraryPass,
+    Pass,
+    Plan,
+    Variant,
+    domain_of,
+)
+from optdsl.types import Instances, Place
+
+OPTIONS = (
+    ("maximize", "False"),
+    ("backend", '"auto"'),
+    ("attributes", "None"),
+    ("foreach", "None"),
+    ("fused", "None"),
+    ("capturable", "False"),
+    ("differentiable", "False"),
+)
+"""Keywords of every optimizer class; runtime/optimizer.py says what they mean."""
+
+HOSTMATH = frozenset(
+    """div floordiv mod power sqrt exp log sin cos tanh sign floor ceil round_even minimum maximum
+    fma lerp isfinite""".split()  # noqa: SIM905
+)
+PROGRAM_NAMES = ("Kernel", "Library", "Program", "Reduction", "State", "Temp", "Variant", "require")
+
+
+def python_module(plan: Plan, *, version: str, command: str = "") -> str:
+    """The text of the module for `plan`. `version` is optdsl's, `command` what it was made by.
+
+    Raises CompileError where the rule has what generated code cannot hold yet.
+    """
+    rule = plan.rule
+    host = Host(plan)
+    functions = [*host.texts(), *Library(plan).texts()]
+    program = layout(_program(plan, host), len("PROGRAM = "))
+    digest = _digest(rule)
+    facts = [f"optdsl {version}, sha256 of the rule's text {digest[:16]}."]
+    if command:
+        facts.append(f"Made by: {command}")
+    facts.append("Not to be edited: changes belong into the rule.")
+    file = rule.source.name.rsplit("/", 1)[-1]
+    text = "\n".join([*functions, program])
+    return render(
+        "python/module.py.j2",
+        rule=rule.name,
+        file=file,
+        facts="\n".join(facts),
+        imports=_imports(text),
+        functions="\n\n\n".join(functions),
+        c_source=raw(c_source(plan)),
+        triton_source=raw(triton_kernels(plan)),
+        program=program,
+        doc=_docstring(rule),
+        parameters=[(_keyword(each.name), literal(each.default)) for each in rule.hypers],
+        options=OPTIONS,
+        hypers=_hypers(rule),
+    )
+
+
+def _digest(rule: Rule) -> str:
+    return hashlib.sha256(rule.source.text.encode()).hexdigest()
+
+
+def _imports(text: str) -> str:
+    """What the functions and the program in `text` use."""
+    code = re.sub(r'#.*|"[^"\n]*"', "", text)
+
+    def used(names: Iterable[str]) -> str:
+        found = [name for name in sorted(names) if re.search(rf"(?<![\w.]){name}\b", code)]
+        return ", ".join(found)
+
+    blocks = [
+        [f"from math import {used(('inf', 'nan'))}"],
+        ["import torch"] if "torch." in code else [],
+        [
+            f"from optdsl.hostmath import {used(HOSTMATH)}",
+            "from optdsl.runtime.optimizer import Optimizer",
+            f"from optdsl.runtime.program import {used(PROGRAM_NAMES)}",
+        ],
+    ]
+    lines = ["\n".join(line for line in each if not line.endswith(" ")) for each in blocks]
+    return "\n\n".join(each for each in lines if each)
+
+
+# ---------------------------------------------------------------- the class
+
+
+def _keyword(name: str) -> str:
+    """A hyperparameter's name as that of a Python parameter."""
+    taken = keyword.iskeyword(name) or name in ("self", "params", *dict(OPTIONS))
+    return f"{name}_" if taken else name
+
+
+def _hypers(rule: Rule) -> str:
+    pairs = [f"{literal(each.name)}: {_keyword(each.name)}" for each in rule.hypers]
+    flat = f"{{{', '.join(pairs)}}}"
+    if len(flat) < 86:
+        return flat
+    inner = "".join(f"    {pair},\n            " for pair in pairs)
+    return f"{{\n            {inner}}}"
+
+
+def _docstring(rule: Rule) -> str:
+    """The rule's own words, then its hyperparameters and attributes with their defaults."""
+    words = rule.doc.strip() or f"{rule.name}, compiled from its rule."
+    lines = [line.strip() if i == 0 else line for i, line in enumerate(words.splitlines())]
+    for title, declared in (("Hyperparameters", rule.hypers), ("Attributes", rule.attributes)):
+        if declared:
+            width = max(len(each.name) for each in declared)
+            lines += ["", f"{title} and their defaults:"]
+            lines += [f"    {each.name:{width}}  {literal(each.default)}" for each in declared]
+    return "\n".join(lines).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+
+
+# ---------------------------------------------------------------- the program
+
+
+def _program(plan: Plan, host: Host) -> Call:
+    rule = plan.rule
+    return call(
+        "Program",
+        name=literal(rule.name),
+        version=literal(TABLE_VERSION),
+        view=literal(rule.view),
+        hypers=_pairs([(each.name, each.default) for each in rule.hypers]),
+        static_hypers=literal(tuple(static_hypers(plan))),
+        attributes=_pairs([(each.name, each.default) for each in rule.attributes]),
+        inputs=_pairs([(e.name, str(domain_of(e.type, rule.view))) for e in rule.inputs]),
+        states=tuple_of([_state(each, rule.view) for each in rule.states]),
+        slots=_pairs([(slot, str(domain)) for slot, domain in plan.slots.items()]),
+        reads=f"frozenset({literal(tuple(sorted(host.reads)))})",
+        variants=tuple_of([_variant(each, host) for each in plan.variants]),
+        decide="decide",
+        check="check",
+        fill="fill",
+        dims="dims",
+        reads_gradient=literal(rule.reads_gradient),
+        c_source="C_SOURCE",
+        triton_source="TRITON_SOURCE",
+        source_hash=literal(_digest(rule)),
+    )
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> Call:
+    return tuple_of([literal(pair) for pair in pairs])
+
+
+def static_hypers(plan: Plan) -> list[str]:
+    """Hyperparameters that decide shapes, the rule for a parameter, or which states exist: those
+    in sizes, and in conditions on a parameter's nature that are settled when it is added."""
+    rule = plan.rule
+    conditions = [condition for state in rule.states for condition, _ in state.scope]
+    paths = [condition for variant in plan.variants for condition, _ in variant.path]
+    conditions += [each for each in paths if each.type.instances is Instances.PARAM]
+    static = [each for each in conditions if each.type.place is Place.STATIC]
+    found = {v.attr("name") for v in reachable([*static, *rule.dims.values()]) if v.op == "hyper"}
+    return [each.name for each in rule.hypers if each.name in found]
+
+
+def _state(state: StateDecl, view: str) -> Call:
+    return call(
+        "State",
+        name=literal(state.name),
+        key=literal(state.key),
+        domain=literal(str(domain_of(state.type, view))),
+        shape=literal(state.type.shape.dims),
+        storage=literal(str(state.storage)),
+        fill=literal(state.initial is not None),
+        birth=literal(state.birth),
+    )
+
+
+def _variant(variant: Variant, host: Host) -> Call:
+    kernels = [_kernel(each) for each in variant.passes if isinstance(each, KernelPass)]
+    libraries = [_library(each) for each in variant.passes if isinstance(each, LibraryPass)]
+    temps = [
+        call("Temp", name=literal(e.name), domain=literal(str(e.domain)), shape=literal(e.shape))
+        for e in variant.buffers
+        if e.role == "temp"
+    ]
+    return call(
+        "Variant",
+        buffers=literal(tuple(each.name for each in variant.buffers)),
+        kernels=tuple_of(kernels),
+        libraries=tuple_of(libraries),
+        scalars=host.scalars[variant.index],
+        states=literal(variant.states),
+        temps=tuple_of(temps),
+    )
+
+
+def _kernel(kernel: KernelPass) -> Call:
+    reductions = [
+        tuple_of([literal(each.slot), literal(each.op), literal(str(each.domain))])
+        for each in kernel.reductions
+    ]
+    return call(
+        "Kernel",
+        stage=literal(kernel.stage),
+        name=literal(kernel.name),
+        domain=literal(str(kernel.domain)),
+        layout=literal(kernel.layout),
+        reads=literal(_loaded(kernel)),
+        writes=literal(tuple(each.buffer for each in kernel.stores)),
+        reductions=tuple_of([Call("Reduction", each.items) for each in reductions]),
+    )
+
+
+def _library(library: LibraryPass) -> Call:
+    return call(
+        "Library",
+        stage=literal(library.stage),
+        name=literal(library.name),
+        function=library.name,
+        reads=literal(_loaded(library)),
+        writes=literal(tuple(each.buffer for each in library.outputs)),
+    )
+
+
+def _loaded(each: Pass) -> tuple[str, ...]:
+    """The buffers that a pass reads, in the order in which it does."""
+    if isinstance(each, LibraryPass):
+        roots: list[Value] = [store.value for store in each.outputs]
+    else:
+        roots = [store.value for store in each.stores]
+        for phase in each.phases:
+            roots += [reduction.value for reduction in (*phase.rows, *phase.partials)]
+    found = [value.attr("buffer") for value in reachable(roots) if value.op == "load"]
+    return tuple(dict.fromkeys(found))
