@@ -1,0 +1,229 @@
+"""The Triton target: generated kernels on a CUDA or HIP device, or in Triton's interpreter.
+
+Input: a DevicePlan. Output: its `Runner`. Tables that never change are uploaded with the plan; a
+step uploads its scalars, and the addresses of gradients if they moved, in one copy from pinned
+memory. Then a kernel pass is one launch a class (in layout rows: and tile shape), a finish at most
+two a level. Nothing is tuned at run time: a plan always makes the same launches.
+
+Relies on: triton_finish.py, tables.py, the text in `Program.triton_source`.
+Does not do: tables (tables.py), the choice of variants (engine.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import linecache
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from optdsl.runtime.counters import Counters
+from optdsl.runtime.program import Program
+from optdsl.runtime.stages import DevicePlan, StepClass
+from optdsl.runtime.state import compute_dtype
+from optdsl.runtime.tables import Cutting, Ints, Launch, StageTable
+from optdsl.runtime.triton_finish import finish
+
+BLOCK = 1024
+"""Elements of a flat task, 8 a lane of 4 NVIDIA warps: two 128-bit accesses of float32 each."""
+
+TILE = 1024
+COLUMN_ROWS = 32
+"""Elements of a tile of rows, and its least rows where columns are summed, whose partials cost 8
+bytes a column and task: with 32 rows, written and read, half a byte an element."""
+
+CUTTING = Cutting(flat=BLOCK, row_elements=TILE, column_rows=COLUMN_ROWS)
+SPLITS_BY_ALIGNMENT = True
+
+ELEMENT = {
+    torch.float32: tl.float32,
+    torch.float64: tl.float64,
+    torch.bfloat16: tl.bfloat16,
+    torch.float16: tl.float16,
+}
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+OPTIONS_FLOAT64 = {**OPTIONS, "num_warps": 8}
+"""A fused multiply-add stands where the kernel's text has one, and nowhere else. A float64 takes
+two registers: more lanes, fewer elements each."""
+
+NARROW = {"COUNT": 1024, "WIDTH": 1}
+WIDE = {"COUNT": 32, "WIDTH": 64}
+"""Blocks of the finish: of one number each, and of columns."""
+
+
+@cache
+def load_kernels(source: str) -> ModuleType:
+    """The module whose text is `source`. Triton reads a kernel's text through `linecache`."""
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    name = f"optdsl_triton_{digest}"
+    path = f"<{name}>"
+    linecache.cache[path] = len(source), None, source.splitlines(keepends=True), path
+    module = ModuleType(name)
+    module.__file__ = path
+    exec(compile(source, path, "exec"), module.__dict__)
+    return module
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A launch with its arguments: `function[(programs,)](*tables, **constants)`."""
+
+    function: Any
+    programs: int
+    tables: tuple[Tensor, ...]
+    constants: dict[str, Any]
+
+    def __call__(self) -> None:
+        self.function[(self.programs,)](*self.tables, **self.constants)
+
+
+class TritonRunner:
+    """Runs the stages of one plan; `results` is the flat float64 table on the plan's device."""
+
+    def __init__(self, program: Program, plan: DevicePlan, counters: Counters) -> None:
+        self._plan, self._counters = plan, counters
+        self._kernels = load_kernels(program.triton_source)
+        self._partials = self._floats(plan.partials)
+        self.results = self._floats(plan.results)
+        self._moving: _Moving | None = None
+        self._stages: list[list[_Call]] = []
+
+    def _floats(self, count: int) -> Tensor:
+        return torch.zeros(max(1, count), dtype=torch.float64, device=self._plan.device)
+
+    def begin(self, *, addresses: bool) -> None:
+        """Uploads this step's scalars, and the addresses where they changed."""
+        if self._moving is None:
+            self._moving, addresses = _Moving(self._plan), True
+            self._stages = [self._prepare(stage, self._moving) for stage in self._plan.stages]
+        self._moving.upload(addresses)
+
+    def run(self, first: int, last: int) -> None:
+        """Runs stages [first, last) on the current stream."""
+        with _device(self._plan.device):
+            for calls in self._stages[first:last]:
+                for call in calls:
+                    call()
+                self._counters.launches += len(calls)
+
+    def _prepare(self, stage: StageTable, moving: _Moving) -> list[_Call]:
+        """The launches of one stage: kernels, then both levels of the finish."""
+        calls = []
+        classes = {id(each.table): each for each in self._plan.classes}
+        for table, launch in stage.launches:
+            owner = classes[id(table)]
+            function = getattr(self._kernels, launch.kernel.name)
+            real = compute_dtype(owner.dtype)
+            types = {"P": ELEMENT[owner.dtype], "REAL": ELEMENT[real]}
+            options = OPTIONS_FLOAT64 if real is torch.float64 else OPTIONS
+            pointers, shapes, scalars = moving.tables[id(table)]
+            for tasks, tile in _tiles(owner, launch, self._block()):
+                tables = (self._upload(tasks), pointers, shapes, scalars)
+                constants = {**types, **tile, **options}
+                calls.append(
+                    _Call(function, len(tasks), (*tables, self._partials, self.results), constants)
+                )
+        levels = (stage.finish, self._partials), (stage.finish_shared, self.results)
+        for records, source in levels:
+            for part, blocks in _widths(records):
+                arguments = self._upload(part), source, self.results
+                calls.append(_Call(finish, len(part), arguments, {**blocks, **OPTIONS}))
+        return calls
+
+    def _upload(self, table: Ints) -> Tensor:
+        return torch.from_numpy(table).to(self._plan.device)
+
+    def _block(self) -> int:
+        """A warp of 64 lanes needs twice the elements for the same accesses."""
+        if self._plan.device.type == "cpu":
+            return BLOCK
+        return BLOCK * torch.cuda.get_device_properties(self._plan.device).warp_size // 32
+
+
+class _Moving:
+    """The tables that change from step to step, in one block on the device: the scalars of all
+    classes, then their pointers. `tables` gives a class's pointers, shapes and scalars by the
+    table's id."""
+
+    def __init__(self, plan: DevicePlan) -> None:
+        own = [each.table for each in plan.classes]
+        self._arrays = [each.scalars for each in own] + [each.pointers for each in own]
+        sizes = [array.size + array.size % 2 for array in self._arrays]  # 16 bytes
+        self._starts = [0, *itertools.accumulate(sizes)]
+        self._scalars = len(own)
+        self._block = torch.zeros(self._starts[-1], dtype=torch.int64, device=plan.device)
+        views = [
+            self._block[start : start + array.size]
+            for start, array in zip(self._starts, self._arrays, strict=False)
+        ]
+        self.tables = {
+            id(table): (
+                views[index + len(own)],
+                torch.from_numpy(table.shapes).to(plan.device),
+                views[index].view(torch.float64),
+            )
+            for index, table in enumerate(own)
+        }
+
+    def upload(self, addresses: bool) -> None:
+        count = len(self._arrays) if addresses else self._scalars
+        end = self._starts[count]
+        # Pinned memory comes from torch's pool, which waits until the copy has read it.
+        pinned = self._block.device.type != "cpu"
+        staging = torch.empty(end, dtype=torch.int64, pin_memory=pinned)
+        host = staging.numpy()
+        for start, array in zip(self._starts, self._arrays[:count], strict=False):
+            host[start : start + array.size] = array.reshape(-1).view(np.int64)
+        self._block[:end].copy_(staging, non_blocking=True)
+
+
+def _device(device: torch.device) -> AbstractContextManager[Any]:
+    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
+
+
+def _tiles(owner: StepClass, launch: Launch, block: int) -> Iterator[tuple[Ints, dict[str, Any]]]:
+    """The tasks of a launch with the constants of their kernel. In layout rows tensors of
+    different widths need different tiles, each a kernel of its own."""
+    if launch.kernel.layout != "rows":
+        yield launch.tasks, {"BLOCK": block, "ALIGNED": owner.aligned}
+        return
+    cols = owner.table.shapes[launch.tasks[:, 0], 2]
+    rows = launch.tasks[:, 2] - launch.tasks[:, 1]
+    aligned = owner.aligned & (cols % 16 == 0)
+    height, width = _powers(rows), _powers(cols)
+    width = np.minimum(width, np.maximum(16, TILE // height))
+    keys = np.stack([height, width, aligned.astype(np.int64)], axis=1)
+    for key in np.unique(keys, axis=0):
+        chosen = launch.tasks[(keys == key).all(axis=1)]
+        yield chosen, {"ROWS": int(key[0]), "BLOCK": int(key[1]), "ALIGNED": bool(key[2])}
+
+
+def _powers(numbers: Ints) -> Ints:
+    """The powers of two next to or above `numbers`."""
+    return np.left_shift(1, np.ceil(np.log2(numbers)).astype(np.int64))
+
+
+def _widths(records: Ints) -> Iterator[tuple[Ints, dict[str, int]]]:
+    """Finish records of single numbers, then those of columns, none wider than a block."""
+    narrow = records[records[:, 5] == 1]
+    if len(narrow):
+        yield narrow, NARROW
+    wide = records[records[:, 5] > 1]
+    if len(wide):
+        limit = WIDE["WIDTH"]
+        pieces = -(-wide[:, 5] // limit)
+        offsets = np.concatenate([np.arange(each) for each in pieces]) * limit
+        wide = np.repeat(wide, pieces, axis=0)
+        wide[:, 1] += offsets
+        wide[:, 4] += offsets
+        wide[:, 5] = np.minimum(limit, wide[:, 5] - offsets)
+        yield wide, WIDE

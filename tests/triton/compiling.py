@@ -1,0 +1,181 @@
+"""Compiles a plan's Triton kernels ahead of time and reports what came out.
+
+A process of its own: `python -m tests.triton.compiling` reads a list of jobs as JSON from its input
+and writes a list of findings, since Triton either interprets or compiles, as decided at import.
+No GPU is needed.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optdsl.codegen.triton import triton_kernels
+from tests.triton.sources import plan_of
+
+TARGETS = {
+    "sm_80": ("cuda", 80, 32),
+    "sm_90": ("cuda", 90, 32),
+    "sm_100": ("cuda", 100, 32),
+    "gfx942": ("hip", "gfx942", 64),
+}
+DTYPES = {"bf16": ("bfloat16", 2), "fp16": ("float16", 2), "fp32": ("float32", 4)}
+DTYPES["fp64"] = ("float64", 8)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One compilation. `source` names what defines the kernels (see `plan_of`); `tile` is (BLOCK,)
+    or (ROWS, BLOCK)."""
+
+    source: str
+    kernel: str
+    target: str
+    dtype: str
+    aligned: bool
+    tile: tuple[int, ...]
+
+
+@dataclass
+class Finding:
+    """`loads` and `stores`: accesses of global memory by their bits; `local`: bytes of stack and
+    spills; `approximate`: instructions that do not round to nearest."""
+
+    job: Job
+    loads: dict[int, int] = field(default_factory=dict)
+    stores: dict[int, int] = field(default_factory=dict)
+    registers: int = 0
+    local: int = 0
+    approximate: list[str] = field(default_factory=list)
+    fused: bool = False
+
+
+def compile_all(jobs: list[Job], python: str = sys.executable) -> list[Finding]:
+    """Compiles `jobs` in a fresh process."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [python, "-m", "tests.triton.compiling"],
+        input=json.dumps([asdict(job) for job in jobs]),
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = []
+    for entry in json.loads(done.stdout):
+        job = Job(**{**entry.pop("job"), "tile": tuple(entry.pop("tile"))})
+        for key in ("loads", "stores"):
+            entry[key] = {int(bits): count for bits, count in entry[key].items()}
+        found.append(Finding(job, **entry))
+    return found
+
+
+def warps(dtype: str) -> int:
+    """As runtime/triton.py launches."""
+    return 8 if dtype == "fp64" else 4
+
+
+def compile_one(job: Job, function: Any) -> Finding:
+    """Compiles `function` for `job`."""
+    # Not at the top: the tests' own process interprets, and imports this module for its data.
+    import triton
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    pointers = dict.fromkeys(("tasks", "pointers", "shapes"), "*i64")
+    pointers |= dict.fromkeys(("scalars", "partials", "results"), "*fp64")
+    element = getattr(tl, DTYPES[job.dtype][0])
+    constants: dict[str, Any] = {"P": element}
+    constants["REAL"] = tl.float64 if job.dtype == "fp64" else tl.float32
+    constants |= dict(zip(("ROWS", "BLOCK")[-len(job.tile) :], job.tile, strict=True))
+    constants["ALIGNED"] = job.aligned
+    names = [*pointers, *constants]
+    source = ASTSource(
+        fn=function,
+        signature={**pointers, **dict.fromkeys(constants, "constexpr")},
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(index,): [["tt.divisibility", 16]] for index in range(len(pointers))},
+    )
+    target = GPUTarget(*TARGETS[job.target])
+    options = {"num_warps": warps(job.dtype), "enable_fp_fusion": False}
+    compiled = triton.compile(source, target=target, options=options)
+    finding = Finding(job, fused=compiled.metadata.enable_fp_fusion)
+    (_read_ptx if "ptx" in compiled.asm else _read_amdgcn)(finding, compiled.asm)
+    return finding
+
+
+def _read_ptx(finding: Finding, asm: Any) -> None:
+    text = asm["ptx"]
+    for kind, lanes, bits in re.findall(r"\b(ld|st)\.global[\w:.]*?(?:\.v(\d))?\.b(\d+)", text):
+        counts = finding.loads if kind == "ld" else finding.stores
+        width = int(lanes or 1) * int(bits)
+        counts[width] = counts.get(width, 0) + 1
+    # libdevice's float64 log starts from rcp.approx.ftz.f64 and refines it.
+    approximate = set(re.findall(r"\b\w+\.(?:approx|full)[\w.]*", text))
+    finding.approximate = sorted(approximate - {"rcp.approx.ftz.f64"})
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(asm["cubin"])
+        file.flush()
+        shown = subprocess.run(
+            [_tool("cuobjdump"), "-res-usage", file.name],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", shown)}
+    finding.registers = usage["REG"]
+    finding.local = usage["STACK"] + usage["LOCAL"]
+
+
+def _tool(name: str) -> str:
+    import triton
+
+    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
+
+
+def _read_amdgcn(finding: Finding, asm: Any) -> None:
+    text = asm["amdgcn"]
+    accesses = collections.Counter(
+        re.findall(r"\b(?:global|buffer)_(load|store)_(dwordx\d|dword|ushort|short|ubyte)", text)
+    )
+    widths = {"dword": 32, "ushort": 16, "short": 16, "ubyte": 8}
+    for (kind, size), count in accesses.items():
+        bits = widths[size] if size in widths else 32 * int(size[-1])
+        counts = finding.loads if kind == "load" else finding.stores
+        counts[bits] = counts.get(bits, 0) + count
+    finding.registers = int(re.findall(r"\.vgpr_count:\s*(\d+)", text)[0])
+    finding.local = int(re.findall(r"\.private_segment_fixed_size:\s*(\d+)", text)[0])
+    finding.approximate = sorted(set(re.findall(r"\bv_(?:exp|log)_f32\w*", text)))
+
+
+def main() -> None:
+    jobs = [Job(**{**each, "tile": tuple(each["tile"])}) for each in json.load(sys.stdin)]
+    findings = []
+    with tempfile.TemporaryDirectory() as folder:
+        sys.path.insert(0, folder)
+        for source in dict.fromkeys(job.source for job in jobs):
+            name = "kernels_of_" + re.sub(r"\W", "_", source)
+            Path(folder, f"{name}.py").write_text(triton_kernels(plan_of(source)))
+            module = importlib.import_module(name)
+            for job in jobs:
+                if job.source == source:
+                    entry = asdict(compile_one(job, getattr(module, job.kernel)))
+                    entry["tile"] = entry["job"].pop("tile")
+                    findings.append(entry)
+    json.dump(findings, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
