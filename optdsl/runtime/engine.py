@@ -271,10 +271,8 @@ class Engine:
         """Runs a plan with the numbers and gradients of this step."""
         runner = plan.runner
         assert runner is not None
-        addresses = plan.addresses is None or not np.array_equal(
-            plan.addresses, gradients.addresses
-        )
-        plan.addresses = gradients.addresses
+        places = gradients.addresses.tobytes()
+        addresses, plan.addresses = places != plan.addresses, places
         for each in plan.classes:
             self._write(each, hypers, gradients if addresses else None)
             each.buffers.gradients = gradients.tensors

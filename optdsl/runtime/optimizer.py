@@ -21,7 +21,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch.optim.optimizer import ParamsT
+from torch.optim.optimizer import (
+    ParamsT,
+    _global_optimizer_post_hooks,
+    _global_optimizer_pre_hooks,
+)
 
 from optdsl.runtime import checkpoint
 from optdsl.runtime.backends import BACKENDS
@@ -115,12 +119,32 @@ class Optimizer(torch.optim.Optimizer):
         Raises ValueError where a static hyperparameter was changed, RuntimeError for a sparse
         gradient; parameters and states are then as they were.
         """
+        if not self._is_watched():
+            return self._step(closure)
+        return self._watched_step() if closure is None else self._watched_step(closure)
+
+    # torch would wrap `step` to run hooks and to open a profiler's record, which costs 20 to 50 us
+    # where there is neither; the attribute says that this is done here.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _is_watched(self) -> bool:
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or torch.autograd.profiler._is_profiler_enabled
+        )
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         self._engine.step()
         return loss
+
+    _watched_step = torch.optim.Optimizer.profile_hook_step(_step)
 
     def state_dict(self) -> dict[str, Any]:
         """The checkpoint, in torch's layout and with torch's keys where torch has the rule. Its

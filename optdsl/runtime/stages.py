@@ -78,7 +78,7 @@ class DevicePlan:
     results: int
     written: list[Tensor]
     runner: Runner | None = None
-    addresses: Ints | None = None
+    addresses: bytes = b""
 
     @property
     def launches(self) -> int:

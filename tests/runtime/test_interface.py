@@ -246,6 +246,46 @@ def test_hooks_run_around_the_step():
     assert seen == [("pre", 0), ("post", 1), ("pre", 1), ("post", 2)]
 
 
+def test_hooks_of_all_optimizers_run_once():
+    from torch.optim.optimizer import (
+        register_optimizer_step_post_hook,
+        register_optimizer_step_pre_hook,
+    )
+
+    params = parameters(SHAPES)
+    ours, seen = Adam(params), []
+    handles = [
+        register_optimizer_step_pre_hook(lambda o, args, kwargs: seen.append("pre")),
+        register_optimizer_step_post_hook(lambda o, args, kwargs: seen.append("post")),
+    ]
+    try:
+        run(ours, params, 1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    run(ours, params, 1, 1)
+    assert seen == ["pre", "post"]
+    assert ours.counters.steps == 2
+
+
+def test_a_hook_may_replace_the_closure():
+    params = parameters([(3,)])
+    ours = Adam(params)
+    ours.register_step_pre_hook(lambda o, args, kwargs: ((o, lambda: 7.0), {}))
+    set_gradients(params, 0)
+    assert ours.step() == 7.0
+    assert ours.step(closure=lambda: 8.0) == 7.0
+
+
+def test_a_profiler_sees_the_step():
+    params = parameters(SHAPES)
+    ours = Adam(params)
+    run(ours, params, 1)
+    with torch.autograd.profiler.profile() as profile:
+        run(ours, params, 1)
+    assert any(event.name == "Optimizer.step#Adam.step" for event in profile.function_events)
+
+
 def test_zero_grad_and_accumulation():
     params, others = twins()
     ours, torchs = Adam(params), torch.optim.Adam(others)
