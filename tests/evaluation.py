@@ -31,15 +31,20 @@ class Parameter:
 
     @property
     def sizes(self) -> dict[str, int]:
-        batch, rows, cols = self.buffers["p"].shape
-        return {
-            "batch": batch,
-            "rows": rows,
-            "cols": cols,
-            "numel": batch * rows * cols,
-            "short": min(rows, cols),
-            "long": max(rows, cols),
-        }
+        return sizes_of(*self.buffers["p"].shape)
+
+
+def sizes_of(batch: int, rows: int, cols: int) -> dict[str, int]:
+    """Every size of a parameter of `batch` matrices."""
+    return {
+        "batch": batch,
+        "rows": rows,
+        "cols": cols,
+        "numel": batch * rows * cols,
+        "short": min(rows, cols),
+        "long": max(rows, cols),
+        "ndim": 3 if batch > 1 else 2 if cols > 1 else 1,
+    }
 
 
 def run_step(plan: Plan, variant: Variant, parameters: Sequence[Parameter]) -> None:
@@ -150,6 +155,9 @@ def _evaluate(value: Value, parameter: Parameter, memo: dict[Value, Any]) -> Any
         case "loop_result":
             return memo[value.args[0]][value.attr("index")]
     op = OPS[value.op]
+    if op.kind is Kind.REDUCE:
+        domain = {0: Domain.COL, 1: Domain.ROW, None: Domain.TENSOR}[value.attr("axis")]
+        return reduce(Reduction("", value.op, value, domain), memo[value.args[0]])
     assert op.kind in (Kind.MAP, Kind.MATRIX), value.op
     names = {f"x{i}": memo[arg] for i, arg in enumerate(value.args)}
     text = op.torch

@@ -29,7 +29,7 @@ from optdsl.schedule.plan import (
     Variant,
     domain_of,
 )
-from optdsl.types import Instances, Place
+from optdsl.types import DType, Instances, Place
 
 OPTIONS = (
     ("maximize", "False"),
@@ -171,14 +171,22 @@ def _pairs(pairs: list[tuple[str, object]]) -> Call:
 
 
 def static_hypers(plan: Plan) -> list[str]:
-    """Hyperparameters that decide shapes, the rule for a parameter, or which states exist: those
-    in sizes, and in conditions on a parameter's nature that are settled when it is added."""
+    """Hyperparameters that decide shapes, the rule for a parameter, or which states exist.
+
+    They are those in sizes, in conditions on a parameter's nature, and switches (true, "l2") that a
+    state depends on. A number that a state depends on is none: the state is born once it is not 0.
+    """
     rule = plan.rule
-    conditions = [condition for state in rule.states for condition, _ in state.scope]
     paths = [condition for variant in plan.variants for condition, _ in variant.path]
-    conditions += [each for each in paths if each.type.instances is Instances.PARAM]
-    static = [each for each in conditions if each.type.place is Place.STATIC]
-    found = {v.attr("name") for v in reachable([*static, *rule.dims.values()]) if v.op == "hyper"}
+    settled = [
+        each
+        for each in paths
+        if each.type.place is Place.STATIC and each.type.instances is Instances.PARAM
+    ]
+    scopes = reachable(condition for state in rule.states for condition, _ in state.scope)
+    switches = [each for each in scopes if each.type.dtype in (DType.BOOL, DType.STRING)]
+    leaves = [*reachable([*settled, *rule.dims.values()]), *switches]
+    found = {leaf.attr("name") for leaf in leaves if leaf.op == "hyper"}
     return [each.name for each in rule.hypers if each.name in found]
 
 

@@ -6,18 +6,24 @@ Simple on purpose, and no part of the runtime: tests of the generator must not s
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf, nan
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from optdsl import hostmath
 from optdsl.codegen.cpu import c_source
+from optdsl.codegen.host import Host
 from optdsl.runtime.native import load_kernels
+from optdsl.runtime.program import require
 from optdsl.schedule.plan import Domain, KernelPass, LibraryPass, Plan, Variant
 from optdsl.types import Storage
-from tests.evaluation import Parameter, evaluate, owners
+from tests.evaluation import Parameter, owners
 
 FOLD = {"sum": np.add, "max_of": np.maximum, "min_of": np.minimum}
 
@@ -34,6 +40,23 @@ def storage_dtype(plan: Plan, storage: Storage, domain: Domain, dtype: torch.dty
         Storage.BF16: torch.bfloat16,
         Storage.FP16: torch.float16,
     }[storage]
+
+
+def scalar_rows(plan: Plan) -> Callable[[Variant, dict[str, int]], list[float]]:
+    """The scalar row of a parameter with given sizes, by the generated host functions, with the
+    default hyperparameters and t = 3."""
+    host = Host(plan)
+    names: dict[str, Any] = {**vars(hostmath), "require": require, "inf": inf, "nan": nan}
+    exec("\n\n".join(host.texts()), names)
+    hypers = {each.name: each.default for each in plan.rule.hypers}
+    attributes = {each.name: each.default for each in plan.rule.attributes}
+    names["check"](hypers)
+
+    def row(variant: Variant, sizes: dict[str, int]) -> list[float]:
+        e = SimpleNamespace(**sizes, t=3, steps=3, attributes=attributes, first=lambda state: False)
+        return [float(each) for each in names[host.scalars[variant.index]](hypers, e)]
+
+    return row
 
 
 @dataclass
@@ -102,8 +125,14 @@ class NativeStep:
             found[each.name] = parameter.buffers[each.name].to(dtype).contiguous()
         return found
 
-    def run(self, parameters: Sequence[Parameter], memory: Sequence[dict[str, Tensor]]) -> None:
-        """One step on `memory`, which `stored` gave for each of `parameters`."""
+    def run(
+        self,
+        parameters: Sequence[Parameter],
+        memory: Sequence[dict[str, Tensor]],
+        oracle: Sequence[Parameter] = (),
+    ) -> None:
+        """One step on `memory`, which `stored` gave for each of `parameters`. What library passes
+        give is taken from `oracle`: they amplify errors, and are tested elsewhere."""
         layout = Layout(self.plan, parameters)
         results = np.full(layout.size, np.nan)
         for stage in sorted({each.stage for each in self.variant.passes}):
@@ -113,7 +142,9 @@ class NativeStep:
                     self.kernel(each, layout, memory, results)
             for each in passes:
                 if isinstance(each, LibraryPass):
-                    self.matrices(each, layout, memory, results)
+                    for own, given in zip(memory, oracle, strict=True):
+                        for store in each.outputs:
+                            own[store.buffer].copy_(given.buffers[store.buffer])
 
     def kernel(
         self,
@@ -168,22 +199,3 @@ class NativeStep:
             for matrix in range(sizes["batch"] if by_matrix else 1)
             for lo in range(0, units, step)
         ]
-
-    def matrices(
-        self,
-        library: LibraryPass,
-        layout: Layout,
-        memory: Sequence[dict[str, Tensor]],
-        results: np.ndarray,
-    ) -> None:
-        """Library passes by the oracle: not what is tested here."""
-        for index, parameter in enumerate(layout.parameters):
-            slots = [s for s, each in self.plan.slots.items() if each is not Domain.COL]
-            copy = Parameter(
-                {name: each.double() for name, each in memory[index].items()},
-                parameter.scalars,
-                parameter.group,
-                {slot: torch.tensor(results[layout.place(slot, index, 0)]) for slot in slots},
-            )
-            for store in library.outputs:
-                memory[index][store.buffer].copy_(evaluate(store.value, copy, {}))

@@ -11,17 +11,14 @@ from torch import Tensor
 from optdsl.ops import OPS, Kind
 from optdsl.schedule.plan import Domain, Plan, Variant
 from optdsl.types import Storage
-from tests.codegen.native_step import NativeStep, storage_dtype
-from tests.evaluation import Parameter, run_step
+from tests.codegen.native_step import NativeStep, scalar_rows, storage_dtype
+from tests.evaluation import Parameter, run_step, sizes_of
 from tests.plans import PLANS, one_map
+from tests.rules import shipped_plans
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SHAPES = [(1, 1), (3, 5), (7, 17), (33, 1), (1, 33), (16, 64), (5, 2050)]
 BATCHES = [(1, 4, 9), (3, 5, 7), (4, 1, 16), (2, 9, 1)]
-
-# Rules' host numbers, by the position in the scalar table; any will do, these are like real ones.
-SCALARS = {"SWAN": [5.0, 1e-3, 0.8, 3.0, 0.01]}
-OTHERS = [0.1, 0.9, 0.05, 0.3, 0.2, 1e-3, 0.7, 1.5, 2.0]
 
 
 def parameters(
@@ -29,19 +26,22 @@ def parameters(
 ) -> list[Parameter]:
     """Parameters whose numbers their storage holds exactly; two groups where there are three."""
     random = torch.Generator().manual_seed(7)
-    scalars = SCALARS.get(plan.rule.name, OTHERS)
+    row = scalar_rows(plan)
     shared: dict[tuple[str, int], Tensor] = {}
     made = []
     for index, (batch, rows, cols) in enumerate(shapes):
+        sizes = sizes_of(batch, rows, cols)
         group = int(index >= 2)
         buffers = {}
         for each in variant.buffers:
-            shape = {
+            shape: tuple[int, ...] = {
                 Domain.FULL: (batch, rows, cols),
                 Domain.ROW: (batch, rows, 1),
                 Domain.COL: (batch, 1, cols),
                 Domain.MATRIX: (batch, 1, 1),
             }.get(each.domain, (1, 1, 1))
+            if each.domain is Domain.SHAPED:
+                shape = (1, *(sizes.get(str(dim), dim) for dim in each.shape))
             value = torch.randn(shape, generator=random, dtype=torch.float64)
             if each.name not in ("p", "g", "m"):
                 value = value.abs() + 0.1  # second moments
@@ -51,7 +51,7 @@ def parameters(
                 key = each.name, group if each.domain is Domain.GROUP else -1
                 value = shared.setdefault(key, value)
             buffers[each.name] = value
-        made.append(Parameter(buffers, scalars[: len(variant.scalars)], group, {}))
+        made.append(Parameter(buffers, row(variant, sizes), group, {}))
     return made
 
 
@@ -77,7 +77,7 @@ def check(plan: Plan, shapes: list[tuple[int, int, int]], dtype: torch.dtype, **
                         each.name, own[each.name]
                     )
         run_step(plan, variant, wanted)
-        step.run(given, memory)
+        step.run(given, memory, wanted)
         for parameter, own in zip(wanted, memory, strict=True):
             for name, reference in parameter.buffers.items():
                 compare(name, own[name], reference)
@@ -101,6 +101,15 @@ def test_plans(name: str, dtype: torch.dtype) -> None:
     if plan.rule.view == "last":
         shapes += BATCHES
     check(plan, shapes, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", sorted(shipped_plans()))
+def test_shipped_rules(name: str, dtype: torch.dtype) -> None:
+    plan = shipped_plans()[name]()
+    # One element has no standard deviation: SGDSaI decides that on the host.
+    shapes = [(1, *each) for each in SHAPES if each != (1, 1)]
+    check(plan, shapes + (BATCHES if plan.rule.view == "last" else []), dtype)
 
 
 @pytest.mark.parametrize("name", ["adamw", "clipped_adamw", "shared"])
