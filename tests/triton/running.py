@@ -100,13 +100,12 @@ def run(
     counters = Counters()
     runner = TritonRunner(_Source(triton_kernels(plan)), table, counters)  # type: ignore[arg-type]
     runner.begin(addresses=True)
-    for index, stage in enumerate(table.stages):
-        runner.run(index, index + 1)
+    places = {stage.number: index for index, stage in enumerate(table.stages)}
+    for number in sorted({each.stage for each in chosen.passes}):
+        if number in places:
+            runner.run(places[number], places[number] + 1)
         for each in chosen.passes:
-            # A library pass without kernels in its stage follows those of the stage before it.
-            later = [kernel.stage for kernel in chosen.passes if isinstance(kernel, KernelPass)]
-            upcoming = min((number for number in later if number > stage.number), default=99)
-            if isinstance(each, LibraryPass) and stage.number <= each.stage < upcoming:
+            if isinstance(each, LibraryPass) and each.stage == number:
                 _library(each, parameters, tensors)
     back = [{name: each.cpu() for name, each in own.items()} for own in tensors]
     return Run(back, wanted, runner, counters.launches)

@@ -10,7 +10,7 @@ from optdsl.ir.nodes import reachable
 from optdsl.schedule.plan import Domain, KernelPass, Variant
 from optdsl.types import Storage
 from tests.triton.compiling import DTYPES, TARGETS, Finding, Job, compile_all, warps
-from tests.triton.sources import HAND, kernels_of
+from tests.triton.sources import HAND, RULES, ZOO, kernels_of
 
 TILES = ((1, 1024), (4, 256), (32, 32))
 """ROWS and BLOCK: wide rows, common ones, and with column sums."""
@@ -19,14 +19,17 @@ REGISTERS, REGISTERS_UNALIGNED = 96, 144
 """With 128 threads a block, 96 leave room for 5 blocks an SM, enough for the loads in flight. An
 unaligned access keeps an address an element."""
 
+SOME = ("adamw", "adamw_bf16_states", "adafactor", "lamb", "shared")
 FAST = [
-    *((target, "fp32", True, HAND) for target in TARGETS),
+    *(("sm_90", "fp32", True, part) for part in (HAND, ZOO)),
+    *((target, "fp32", True, SOME) for target in ("sm_80", "sm_100", "gfx942")),
     *(("sm_90", dtype, True, ("adamw", "adafactor")) for dtype in ("bf16", "fp16", "fp64")),
     ("gfx942", "bf16", True, ("adamw", "adafactor")),
     ("sm_90", "fp32", False, ("adamw", "lamb", "adafactor")),
 ]
 SLOW = [
-    (target, dtype, aligned, HAND)
+    (target, dtype, aligned, sources)
+    for sources in (HAND, ZOO, RULES)
     for target in TARGETS
     for dtype in DTYPES
     for aligned in (True, False)
@@ -34,16 +37,25 @@ SLOW = [
 CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 
 
+def _label(part: object) -> str:
+    if isinstance(part, tuple):
+        return f"{part[0]}_to_{part[-1]}"
+    return {True: "aligned", False: "unaligned"}.get(part, str(part))  # type: ignore[call-overload]
+
+
 def jobs_of(source: str, target: str, dtype: str, aligned: bool) -> list[Job]:
     block = 1024 * TARGETS[target][2] // 32
     made = []
     for _, kernel in kernels_of(source):
-        tiles = TILES if kernel.layout == "rows" else ((block,),)
+        tiles: tuple[tuple[int, ...], ...] = ((block,),)
+        if kernel.layout == "rows":
+            columns = any(each.domain is Domain.COL for each in kernel.reductions)
+            tiles = TILES if source in HAND else TILES[1 + columns : 2 + columns]
         made += [Job(source, kernel.name, target, dtype, aligned, tile) for tile in tiles]
     return made
 
 
-@pytest.mark.parametrize(("target", "dtype", "aligned", "sources"), CASES)
+@pytest.mark.parametrize(("target", "dtype", "aligned", "sources"), CASES, ids=_label)
 def test_compiles(target: str, dtype: str, aligned: bool, sources: tuple[str, ...]) -> None:
     jobs = [job for source in sources for job in jobs_of(source, target, dtype, aligned)]
     wrong = [text for finding in compile_all(jobs) for text in faults(finding)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from optdsl.ops import OPS, Kind
 from tests import plans
 from tests.triton.running import Shape, run
+from tests.triton.sources import HAND, RULES, ZOO, plan_of
 
 FLAT: list[Shape] = [
     (1, 1, 1),
@@ -24,6 +25,7 @@ FLAT: list[Shape] = [
 ]
 MATRICES: list[Shape] = [(1, 1, 1), (1, 3, 5), (1, 1, 70), (1, 70, 1), (1, 17, 16), (1, 9, 48)]
 BATCHES: list[Shape] = [(3, 5, 7), (2, 1, 16), (1, 20, 3)]
+MIXED: list[Shape] = [(1, 9, 7), (1, 8, 16), (1, 70, 1), (1, 1, 1)]
 SHAPES = {"adafactor": MATRICES, "swan": MATRICES, "adafactor_last": BATCHES}
 
 TOLERANCE = {
@@ -44,11 +46,20 @@ def check(tensors: list[dict[str, Tensor]], wanted: list[dict[str, Tensor]]) -> 
             )
 
 
-@pytest.mark.parametrize("name", plans.PLANS)
+@pytest.mark.parametrize("name", HAND)
 def test_every_plan_gives_what_it_means(name: str) -> None:
-    plan = plans.PLANS[name]()
+    plan = plan_of(name)
     for variant in range(len(plan.variants)):
         done = run(plan, SHAPES.get(name, FLAT), variant=variant, groups=2)
+        check(done.tensors, done.wanted)
+
+
+@pytest.mark.parametrize("name", [*ZOO, *RULES])
+def test_every_rule_gives_what_its_plan_means(name: str) -> None:
+    plan = plan_of(name)
+    shapes = [*MIXED, *(BATCHES if plan.rule.view == "last" else ())]
+    for variant in range(len(plan.variants)):
+        done = run(plan, shapes, variant=variant, groups=2)
         check(done.tensors, done.wanted)
 
 
