@@ -1,8 +1,8 @@
 """Names of a whole file, without types: what lowering does not see.
 
-Input: a file's scope. Output: E202, E204 and E207 for names and functions that are not there, also in
-functions that nothing calls, and the warnings W601 (a hyperparameter that nothing reads) and W602
-(a local that nothing reads). Relies on: the scope, the names of primitives.
+Input: a file's scope. Output: E202, E204 and E207 for names and functions that are not there, in
+functions that nothing calls, too; W601 for a hyperparameter and W602 for a local that nothing
+reads. Relies on: the scope, the names of primitives.
 Does not do: types, kinds of values, order across branches (lowering does).
 """
 

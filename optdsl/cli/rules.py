@@ -1,0 +1,60 @@
+"""Which rules a command is about: a rule file, or the name of a shipped rule.
+
+Input: what was typed. Output: a source, its folder and the names of rules in it.
+Does not do: compile.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from optdsl.cli.terminal import Fault, read_file
+from optdsl.diagnostics import did_you_mean
+from optdsl.frontend.scope import shipped_index
+from optdsl.source import Source
+
+
+@dataclass(frozen=True)
+class Target:
+    """`names`: the rules that are meant; None for all of the file."""
+
+    source: Source
+    folder: Path
+    names: tuple[str, ...] | None
+
+
+def snake(name: str) -> str:
+    """MyRule as a file's name, my_rule."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def find_target(typed: str, rules: list[str] | None) -> Target:
+    """The file at a path, else the shipped file that has a rule of that name."""
+    names = tuple(rules) if rules else None
+    index = shipped_index()
+    if typed in index and not Path(typed).exists():
+        path = index[typed]
+        source = Source(path.name, path.read_text("utf-8"))
+        return Target(source, path.parent, names or (typed,))
+    if "/" not in typed and "." not in typed and not Path(typed).exists():
+        meant = did_you_mean(typed, index)
+        mend = f"; did you mean {meant}?" if meant else ""
+        raise Fault(f"{typed}: no such file, and no shipped rule{mend}")
+    return Target(read_file(typed), Path(typed).parent, names)
+
+
+def pick(target: Target, known: list[str]) -> tuple[str, ...]:
+    """The rules that are meant, of those that the file has. Raises Fault for one it has not."""
+    for name in target.names or ():
+        if name not in known:
+            meant = did_you_mean(name, known)
+            has = f"did you mean {meant}?" if meant else f"it has {', '.join(known) or 'none'}"
+            raise Fault(f"{target.source.name} has no rule {name}; {has}")
+    if not known:
+        raise Fault(
+            f"{target.source.name} has no rule that becomes an optimizer; a wrapper does when it "
+            "is given one: optimizer NAME = WRAPPER(AdamW)"
+        )
+    return tuple(known) if target.names is None else target.names
