@@ -23,10 +23,12 @@ from torch import Tensor
 
 from optdsl.runtime.cohorts import Environment, Member
 from optdsl.runtime.groups import (
+    check_hypers,
     check_options,
     make_members,
     plain_hypers,
     static_values,
+    without_none,
 )
 from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
 from optdsl.runtime.program import Program, State
@@ -110,10 +112,9 @@ def _groups(
         rest = {key: deepcopy(value) for key, value in old.items() if key != "params"}
         new: Group = {**kept, **rest, "params": group["params"]}
         for name, default in program.hypers:
-            if isinstance(default, tuple) and isinstance(new[name], list):
-                new[name] = tuple(new[name])
+            new[name] = without_none(new[name], default)
         check_options(program, new)
-        program.check(plain_hypers(new, [name for name, _ in program.hypers]))
+        check_hypers(program, new)
         result.append(new)
     return result
 

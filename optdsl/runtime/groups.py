@@ -46,6 +46,37 @@ def plain_hypers(group: Mapping[str, Any], names: Sequence[str]) -> Mapping[str,
     return group
 
 
+def check_hypers(program: Program, group: Mapping[str, Any]) -> None:
+    """Raises ValueError for a hyperparameter that is no number (text, tuple) where its default is
+    one, or that the rule's own `require` refuses."""
+    for name, default in program.hypers:
+        if not _fits(plain(group[name]), default):
+            raise ValueError(
+                f"{program.name}: {name} is {group[name]!r}, which is not of the kind of its "
+                f"default, {default!r}"
+            )
+    program.check(plain_hypers(group, [name for name, _ in program.hypers]))
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, tuple):
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(default)
+            and all(map(_fits, value, default))
+        )
+    if isinstance(default, str):
+        return isinstance(value, str)
+    return isinstance(value, (int, float)) or (default is None and not isinstance(value, tuple))
+
+
+def without_none(value: Any, default: Any) -> Any:
+    """`value`, or the default where it is None, which torch's Adafactor saves for "the usual"."""
+    if isinstance(default, tuple) and isinstance(value, (tuple, list)):
+        return tuple(map(without_none, value, default)) if len(value) == len(default) else value
+    return default if value is None else value
+
+
 def check_names(program: Program, group: Mapping[str, Any]) -> None:
     """Raises ValueError for an entry that looks like a misspelt hyperparameter or attribute.
 

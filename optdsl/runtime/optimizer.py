@@ -32,11 +32,11 @@ from optdsl.runtime.backends import BACKENDS
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.engine import Engine
 from optdsl.runtime.groups import (
+    check_hypers,
     check_names,
     check_options,
     check_parameters,
     normalize_attributes,
-    plain_hypers,
 )
 from optdsl.runtime.program import TABLE_VERSION, Program
 from optdsl.runtime.reference import Interpreter
@@ -107,7 +107,7 @@ class Optimizer(torch.optim.Optimizer):
             check_options(self.program, group)
             check_parameters(self.program, group)
             normalize_attributes(self.program, group)
-            self.program.check(plain_hypers(group, [name for name, _ in self.program.hypers]))
+            check_hypers(self.program, group)
             self._engine.record(group)
         except BaseException:
             self.param_groups.pop()

@@ -122,6 +122,17 @@ def test_a_requirement_that_fails_leaves_nothing_behind():
     run(ours, params, 1)
 
 
+@pytest.mark.parametrize(
+    "hypers",
+    [{"lr": None}, {"lr": "fast"}, {"betas": 0.9}, {"betas": (0.9,)}, {"betas": (0.9, None)}],
+)
+def test_a_hyperparameter_of_another_kind_is_refused(hypers):
+    name = next(iter(hypers))
+    with pytest.raises(ValueError, match=f"Adam: {name} is .* not of the kind of its default"):
+        Adam(parameters(SHAPES), **hypers)
+    Adam(parameters(SHAPES), lr=1, betas=[0, True])
+
+
 def test_a_misspelt_entry_of_a_group_is_found_and_others_are_kept():
     params = parameters(SHAPES)
     with pytest.raises(ValueError, match=r"Adam has no 'beta' in a group; did you mean 'betas'"):
