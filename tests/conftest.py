@@ -7,6 +7,14 @@ import os
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write the generated sources that tests compare with; review them as a diff",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Triton decides when it is imported whether it interprets; only `-m gpu` has a GPU to use."""
     if config.option.markexpr != "gpu":

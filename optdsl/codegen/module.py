@@ -13,10 +13,11 @@ import keyword
 import re
 from collections.abc import Iterable
 
+from optdsl import hostmath
 from optdsl.codegen.cpu import c_source
 from optdsl.codegen.host import Host
 from optdsl.codegen.library import Library
-from optdsl.codegen.literals import Call, call, layout, literal, raw, tuple_of
+from optdsl.codegen.literals import LINE_LENGTH, Call, call, layout, literal, raw, tuple_of
 from optdsl.codegen.templates import render
 from optdsl.codegen.triton import triton_kernels
 from optdsl.ir.nodes import Rule, StateDecl, Value, reachable
@@ -43,8 +44,9 @@ OPTIONS = (
 """Keywords of every optimizer class; runtime/optimizer.py says what they mean."""
 
 HOSTMATH = frozenset(
-    """div floordiv mod power sqrt exp log sin cos tanh sign floor ceil round_even minimum maximum
-    fma lerp isfinite""".split()  # noqa: SIM905
+    name
+    for name, each in vars(hostmath).items()
+    if callable(each) and each.__module__ == hostmath.__name__
 )
 PROGRAM_NAMES = ("Kernel", "Library", "Program", "Reduction", "State", "Temp", "Variant", "require")
 
@@ -90,21 +92,24 @@ def _imports(text: str) -> str:
     """What the functions and the program in `text` use."""
     code = re.sub(r'#.*|"[^"\n]*"', "", text)
 
-    def used(names: Iterable[str]) -> str:
+    def line(module: str, names: Iterable[str]) -> list[str]:
         found = [name for name in sorted(names) if re.search(rf"(?<![\w.]){name}\b", code)]
-        return ", ".join(found)
+        start = f"from {module} import "
+        text = start + ", ".join(found)
+        if len(text) > LINE_LENGTH:
+            text = start + layout(tuple_of(found), LINE_LENGTH)
+        return [text] if found else []
 
     blocks = [
-        [f"from math import {used(('inf', 'nan'))}"],
+        line("math", ("inf", "nan")),
         ["import torch"] if "torch." in code else [],
         [
-            f"from optdsl.hostmath import {used(HOSTMATH)}",
+            *line("optdsl.hostmath", HOSTMATH),
             "from optdsl.runtime.optimizer import Optimizer",
-            f"from optdsl.runtime.program import {used(PROGRAM_NAMES)}",
+            *line("optdsl.runtime.program", PROGRAM_NAMES),
         ],
     ]
-    lines = ["\n".join(line for line in each if not line.endswith(" ")) for each in blocks]
-    return "\n\n".join(each for each in lines if each)
+    return "\n\n".join("\n".join(each) for each in blocks if each)
 
 
 # ---------------------------------------------------------------- the class

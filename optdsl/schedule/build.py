@@ -304,11 +304,8 @@ class VariantBuilder:
         ) or any(domain_of(type_, self.rule.view) in apart for type_ in stored)
 
     def _kernel_name(self, stage: int, domain: Domain) -> str:
-        name = (
-            f"{self.prefix}_{stage}"
-            if self.search.stages > 1 or domain is not Domain.FULL
-            else self.prefix
-        )
+        # Always with a number: a rule may be called Sqrt or Double, which targets have a meaning for.
+        name = f"{self.prefix}_{stage}"
         return name if domain is Domain.FULL else f"{name}_{domain}"
 
     # ------------------------------------------------------------ small passes
