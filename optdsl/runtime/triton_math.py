@@ -150,7 +150,7 @@ def power(x, y):
     whole = tl.floor(exponent) == exponent
     odd = whole & (tl.floor(exponent * 0.5) * 2 != exponent)
     negative = base.to(tl.int64, bitcast=True) < 0  # -0 included: an odd power keeps its sign
-    result = tl.where(negative & odd, -result, result)
+    result = result * tl.where(negative & odd, -1.0, 1.0)
     real_base = (base >= 0) | (base == -float("inf")) | (whole & (base < 0))
     result = tl.where(real_base & (exponent == exponent), result, float("nan"))
     one = (base == 1) | (exponent == 0) | ((base == -1) & (tl.abs(exponent) == float("inf")))
@@ -179,8 +179,9 @@ def _power64(x, y):
     s_low = (rest - s * lost) / above
     z = s * s
     tail = z * 0.0
+    # Not tl.fma, which takes a literal for a float32 before Triton 3.7.
     for k in tl.static_range(25, 1, -2):  # 0.172^26 / 27 is 2^-70
-        tail = tl.fma(tail, z, 2.0 / k)
+        tail = tail * z + 2.0 / k
     tail = tail * z * s + 2 * s_low
     # e * ln 2 in two parts; the upper has 32 bits, so that its product with e is exact.
     scale = e.to(tl.float64)
