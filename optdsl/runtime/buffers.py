@@ -147,7 +147,7 @@ class ClassBuffers:
 
     def _contiguous(self, member: Member) -> Tensor:
         own = member.p.detach()
-        if own.is_contiguous():
+        if own.is_contiguous() and not own.is_neg():
             return own
         buffer = torch.empty_like(own, memory_format=torch.contiguous_format)
         self.copies.append((own, buffer))

@@ -27,7 +27,7 @@ from optdsl.runtime.cohorts import Cohort, make_cohorts, split_cohorts
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.gradients import Gradients, Scanner
 from optdsl.runtime.groups import check_static, make_members, plain_hypers, static_values
-from optdsl.runtime.holdings import Group, Holdings, is_shared
+from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
 from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter, reference_step
 from optdsl.runtime.stages import DevicePlan, Order, StepClass, plan_device
@@ -153,6 +153,12 @@ class Engine:
         self._listed = _flat(groups)
         self._params = [member.p for member in members]
         self._addresses = list(map(Tensor.data_ptr, self._params))
+        for member, address in zip(members, self._addresses, strict=True):
+            if member.sizes.numel and not address:
+                raise RuntimeError(
+                    f"{self.program.name}: {describe(member)}, a {type(member.p).__name__} on "
+                    f"{member.p.device}, has no memory that a step could change"
+                )
         self._scanner = Scanner(self._params, self.program.reads_gradient)
         for device in dict.fromkeys(p.device for p in self._params):
             fallback = self.interpreter is not None

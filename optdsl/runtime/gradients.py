@@ -36,13 +36,16 @@ class Gradients:
 
 
 class Scanner:
-    """Scans the gradients of `params`, which stay the same as long as the scanner lives."""
+    """Scans the gradients of `params`, which stay the same as long as the scanner lives. The first
+    scan looks at each gradient closely; what later ones take for granted is said there."""
 
     def __init__(self, params: Sequence[Tensor], reads_gradient: bool) -> None:
         self._params = params
         self._reads = reads_gradient
         self._everyone = [True] * len(params)
         self._dtypes = list(map(DTYPE, params))
+        self._filled = sum(p.numel() > 0 for p in params)
+        self._plain = False
         self._last = b""
 
     def scan(self, negated: Sequence[int]) -> Gradients:
@@ -54,7 +57,7 @@ class Scanner:
             active = [p.requires_grad for p in self._params]
             return Gradients([None] * len(active), np.zeros(len(active), np.int64), active)
         tensors = list(map(GRADIENT, self._params))
-        addresses = self._fast(tensors)
+        addresses = self._fast(tensors) if self._plain else None
         if addresses is None:
             found = self._slow(tensors)
         else:
@@ -76,15 +79,20 @@ class Scanner:
         if (places := addresses.tobytes()) != self._last:
             if list(map(DTYPE, tensors)) != self._dtypes:
                 return None
+            if np.count_nonzero(addresses) != self._filled:
+                return None
             self._last = places
         return addresses
 
     def _slow(self, found: Sequence[Tensor | None]) -> Gradients:
         tensors: list[Tensor | None] = []
+        self._plain = True
         for index, (p, g) in enumerate(zip(self._params, found, strict=True)):
             if g is not None:
                 _check(index, p, g)
-                g = g.detach().contiguous()
+                if g.is_neg():  # a view that negates when read: made by the same graph every step
+                    self._plain = False
+                g = g.detach().resolve_neg().contiguous()
             tensors.append(g)
         addresses = np.array([g.data_ptr() if g is not None else 0 for g in tensors], np.int64)
         return Gradients(tensors, addresses, [g is not None for g in tensors])
@@ -100,6 +108,10 @@ def _check(index: int, p: Tensor, g: Tensor) -> None:
         raise RuntimeError(
             f"the gradient of parameter {index} is {g.dtype} {list(g.shape)} on {g.device}, the "
             f"parameter is {p.dtype} {list(p.shape)} on {p.device}"
+        )
+    if g.numel() and not g.data_ptr():
+        raise RuntimeError(
+            f"the gradient of parameter {index}, a {type(g).__name__}, has no memory"
         )
 
 

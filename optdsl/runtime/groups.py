@@ -9,7 +9,7 @@ Relies on: program.py, cohorts.py. Does not do: the meaning of a hyperparameter 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -115,21 +115,48 @@ def check_parameters(program: Program, group: Mapping[str, Any]) -> None:
             raise ValueError(f"{program.name}: {what} has layout {p.layout}; it must be dense")
 
 
-def normalize_attributes(program: Program, group: dict[str, Any]) -> None:
+def normalize_attributes(program: Program, group: dict[str, Any], given: Set[str]) -> None:
     """Turns an attribute given per parameter (by name or by the parameter itself) into a dict by
-    position in the group, which a checkpoint can hold. Raises ValueError for an unknown one."""
-    positions: dict[Any, int] = {p: i for i, p in enumerate(group["params"])}
-    positions |= {name: i for i, name in enumerate(group.get("param_names", ()))}
-    positions |= {i: i for i in range(len(group["params"]))}
+    position in the group, which a checkpoint can hold.
+
+    Raises ValueError for a parameter that is not in the group; in attributes that are not `given`
+    with the group, parameters of other groups are passed over.
+    """
+    positions = _positions(group)
     for name, _ in program.attributes:
         value = group[name]
         if not isinstance(value, Mapping):
             continue
         unknown = [key for key in value if key not in positions]
-        if unknown:
-            shown = "a tensor" if isinstance(unknown[0], Tensor) else repr(unknown[0])
-            raise ValueError(f"attribute {name}: {shown} is no parameter of this group")
-        group[name] = {positions[key]: plain(each) for key, each in value.items()}
+        if unknown and name in given:
+            raise ValueError(
+                f"attribute {name}: {_shown(unknown[0])} is no parameter of this group"
+            )
+        known = {key: each for key, each in value.items() if key in positions}
+        group[name] = {positions[key]: plain(each) for key, each in known.items()}
+
+
+def check_found(
+    program: Program, attributes: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raises ValueError for a parameter in `attributes` that is in none of `groups`."""
+    known = set().union(*(_positions(group) for group in groups))
+    for name, value in attributes.items():
+        for key in value if isinstance(value, Mapping) else ():
+            if key not in known:
+                raise ValueError(
+                    f"{program.name}: attribute {name}: {_shown(key)} is no parameter of it"
+                )
+
+
+def _positions(group: Mapping[str, Any]) -> dict[Any, int]:
+    """Where in the group each parameter stands, by itself and by its name."""
+    positions: dict[Any, int] = {p: i for i, p in enumerate(group["params"])}
+    return positions | {name: i for i, name in enumerate(group.get("param_names", ()))}
+
+
+def _shown(key: Any) -> str:
+    return "a tensor" if isinstance(key, Tensor) else repr(key)
 
 
 def attributes_of(program: Program, group: Mapping[str, Any], position: int) -> Mapping[str, Any]:

@@ -32,6 +32,7 @@ from optdsl.runtime.backends import BACKENDS
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.engine import Engine
 from optdsl.runtime.groups import (
+    check_found,
     check_hypers,
     check_names,
     check_options,
@@ -90,6 +91,7 @@ class Optimizer(torch.optim.Optimizer):
         self._engine = Engine(self.program, self, backend, type(self).interpreter)
         defaults = {**hypers, **declared, **(attributes or {}), "maximize": maximize}
         super().__init__(params, defaults)
+        check_found(self.program, attributes or {}, self.param_groups)
 
     @property
     def counters(self) -> Counters:
@@ -101,12 +103,13 @@ class Optimizer(torch.optim.Optimizer):
         not fit the rule."""
         if isinstance(param_group, dict):
             check_names(self.program, param_group)
+        given = set(param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
             check_options(self.program, group)
             check_parameters(self.program, group)
-            normalize_attributes(self.program, group)
+            normalize_attributes(self.program, group, given)
             check_hypers(self.program, group)
             self._engine.record(group)
         except BaseException:

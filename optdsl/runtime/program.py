@@ -1,29 +1,35 @@
-"""What a generated module says of itself: data and host functions, and the tables a step is made of.
+"""What a generated module says of itself: data, host functions, and the tables of a step.
 
 Input: written by codegen, as a literal in the generated module. Relies on: nothing but the
-standard library. Does not do: the step (optimizer.py), any target's call (cpu.py, triton.py).
+standard library. Does not do: the step (engine.py), any target's call (cpu.py, triton.py).
 
 Tables of a class (a variant x device x dtypes x alignment), int64 unless said otherwise:
 
-    pointers  [tensors, K]   address of each of the variant's buffers, in the order of `Variant.buffers`
-    shapes    [tensors, 8]   numel, rows, cols, batch, scalar row, offset of the tensor's TENSOR results,
-                             offset of its GROUP results, offset of its MATRIX and COL results
+    pointers  [tensors, K]   address of each of the variant's buffers, in the order of
+                             `Variant.buffers`
+    shapes    [tensors, 8]   numel, rows, cols, batch, scalar row, offset of the tensor's TENSOR
+                             results, of its GROUP results, of its MATRIX and COL results
     tasks     [tasks, 4]     tensor, lo, hi, offset into partials
-                             (lo, hi: elements of the pass's domain; rows in layout "rows". In ROW and COL
-                             domains, too, a task never crosses from one matrix of a batch to the next)
+                             (lo, hi: elements of the pass's domain; rows in layout "rows". There
+                             and in ROW and COL domains a task never crosses from one matrix of a
+                             batch to the next)
     scalars   [rows, S]      float64, one row per distinct (group, t, attributes, ...)
-    partials  flat float64   per task, one number per reduction of the pass, in its order; a COL reduction has
-                             `cols` of them
+    partials  flat float64   per task, one number per reduction of the pass, in its order; a COL
+                             reduction has `cols` of them
     results   flat float64   of finished reductions. The k-th slot of a domain, in the order of
                              `Program.slots`, stands at
-                                 ALL     k                  GROUP  shape[6] + k     TENSOR  shape[5] + k
+                                 ALL     k
+                                 GROUP   shape[6] + k
+                                 TENSOR  shape[5] + k
                                  MATRIX  shape[7] + k * batch + b
                                  COL     shape[7] + M * batch + (k * batch + b) * cols + c
-                             (M: the number of MATRIX slots; in a GROUP or ALL pass numel, rows, cols and
-                             batch are 1, and TENSOR, MATRIX and COL results are not read)
+                             (M: the number of MATRIX slots; in a GROUP or ALL pass numel, rows,
+                             cols and batch are 1, and TENSOR, MATRIX and COL results are not read)
     finish    [n, 6]         op (0 sum, 1 max, 2 min), source, stride, count, target, width:
-                             results[target + j] = op over i < count of source[source + i * stride + j], j < width;
-                             the source is `partials` in the first level and `results` in the second (over = group | all)
+                             results[target + j] = op over i < count of
+                             source[source + i * stride + j], for j < width; the source is
+                             `partials` in the first level and `results` in the second (over =
+                             group | all)
 """
 
 from __future__ import annotations
@@ -110,9 +116,10 @@ class Program:
     """A compiled rule. `decide(h, e)` gives the index of the variant that runs now; `check(h)`
     raises ValueError where a `require` fails; `fill(name, h, e)` is a state's first value.
 
-    `reads` names what host functions read of `e` besides h: some of t, steps, rows, cols, numel, ndim,
-    batch, name, first, attributes; parameters that differ in one of them have scalar rows of their own.
-    `slots` gives the result layout: (slot, domain) of every reduction that crosses a stage.
+    `reads` names what host functions read of `e` besides h: some of t, steps, rows, cols, short,
+    long, numel, ndim, batch, name, first, attributes; parameters that differ in one of them have
+    scalar rows of their own. `slots` gives the result layout: (slot, domain) of every reduction
+    that crosses a stage.
     """
 
     name: str

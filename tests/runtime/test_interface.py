@@ -162,10 +162,15 @@ def test_attributes_are_checked_by_name():
     params = parameters(SHAPES)
     with pytest.raises(ValueError, match="no attribute 'deep'; it has: depth"):
         Hosted([("a", params[0])], attributes={"deep": 1})
-    with pytest.raises(ValueError, match="attribute depth: 'b' is no parameter of this group"):
+    with pytest.raises(ValueError, match="Hosted: attribute depth: 'b' is no parameter of it"):
         Hosted([("a", params[0])], attributes={"depth": {"b": 1}})
+    with pytest.raises(ValueError, match="attribute depth: a tensor is no parameter of this group"):
+        Hosted([{"params": [("a", params[0])], "depth": {params[1]: 1}}])
     ours = Hosted([("a", params[0]), ("b", params[1])], attributes={"depth": {params[1]: 1}})
     assert ours.param_groups[0]["depth"] == {1: 1}
+    groups = [{"params": [("a", params[0])]}, {"params": [("b", params[1])]}]
+    ours = Hosted(groups, attributes={"depth": {"a": 1, params[1]: 2}})
+    assert [group["depth"] for group in ours.param_groups] == [{0: 1}, {0: 2}]
 
 
 def test_names_are_asked_for_where_the_rule_reads_them():
@@ -215,6 +220,14 @@ def test_a_gradient_of_another_dtype_is_refused():
     ours.step()
     p.grad.data = torch.ones(3, dtype=torch.float64)
     with pytest.raises(RuntimeError, match=r"gradient of parameter 0 is torch\.float64"):
+        ours.step()
+
+
+def test_parameters_without_memory_are_refused_when_they_are_stepped():
+    p = Parameter(torch.ones(3, device="meta"))
+    ours = Adam([p])
+    p.grad = torch.ones(3, device="meta")
+    with pytest.raises(RuntimeError, match="parameter 0 of group 0, a Parameter on meta, has no"):
         ours.step()
 
 

@@ -367,6 +367,20 @@ def test_the_same_memory_with_other_strides_is_seen():
     close([p], [-(memory + memory.T)])
 
 
+def test_views_that_negate_are_resolved():
+    z = torch.randn(4, 3, dtype=torch.complex128)
+    p = Parameter(z.conj().imag)
+    assert p.is_neg()
+    value = p.detach().clone()
+    ours = Clip([p], lr=1.0, max_norm=1e9)
+    for _ in range(2):
+        p.grad = torch.randn(4, 3, dtype=torch.complex128).conj().imag
+        assert p.grad.is_neg()
+        value = value - p.grad
+        ours.step()
+    close([p], [value])
+
+
 def test_parameters_need_not_be_contiguous():
     base = torch.randn(20, 30, dtype=torch.float64)
     params = [Parameter(base.clone().T), Parameter(torch.randn(4, 6, dtype=torch.float64)[:, ::2])]
