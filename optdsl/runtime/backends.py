@@ -7,6 +7,7 @@ Relies on: cpu.py, and triton.py where triton is installed. Does not do: launchi
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ def choose_backend(name: str, device: torch.device, *, fallback: bool) -> Backen
 
 def _triton(name: str, device: torch.device, fallback: bool) -> Backend | None:
     try:
-        from optdsl.runtime import triton  # triton is not there on every system
+        # Not at the top: triton is not there on every system, and takes 0.3 s to import.
+        triton = importlib.import_module(".triton", __package__)
     except ImportError as error:
         if name == "auto" and fallback:
             _warn(str(error))
