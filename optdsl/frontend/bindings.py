@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from optdsl.frontend.scope import Scope as FileScope
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
 from optdsl.syntax import ast
@@ -32,11 +33,14 @@ class Dims:
 
 @dataclass(frozen=True)
 class RuleRef:
-    """A rule with some of its hyperparameters bound: what a wrapper's `inner` stands for."""
+    """A rule with some of its hyperparameters bound: what a wrapper's `inner` stands for. A literal
+    among `args` sets a default; what is among `given` is bound for good."""
 
     item: ast.Item
+    scope: FileScope
     args: tuple[tuple[str, Binding], ...]
     span: Span
+    given: tuple[tuple[str, Binding], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Undefined:
 
     span: Span
     why: str
+    mend: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,3 +64,7 @@ POISON = Poison()
 
 class Reported(Exception):
     """An error was put into the sink; the statement it stands in is given up."""
+
+
+class GivenUp(Exception):
+    """An error was put into the sink that ends the work on the rule."""

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from optdsl.diagnostics import Label, did_you_mean
 from optdsl.frontend.bindings import Binding
 from optdsl.frontend.core import Frame
+from optdsl.frontend.expressions import HIDDEN, RESERVED
 from optdsl.frontend.primitives import (
     ELEMENTWISE,
     LATER,
+    LATER_ARGUMENTS,
     ORIENTED,
     REDUCTIONS,
     Keywords,
@@ -36,7 +38,7 @@ class Calls(Primitives):
             )
         found = self.frame.scope.find(call.function)
         if found is not None and isinstance(found[0], ast.Def | ast.Transform):
-            return self._call_function(call, found[0], found[1], result_name)
+            return self._inline(call, found[0], found[1], result_name)
         if found is not None:
             self.fail(
                 "E206",
@@ -82,7 +84,7 @@ class Calls(Primitives):
 
     # ------------------------------------------------------------ functions of a file
 
-    def _call_function(
+    def _inline(
         self,
         call: ast.Call,
         item: ast.Def | ast.Transform,
@@ -92,7 +94,7 @@ class Calls(Primitives):
         kind = "def" if isinstance(item, ast.Def) else "transform"
         given = self._bind(call, item)
         frame = Frame(
-            self.number("frame"), kind, scope, self.frame.rule, call.span, item.name, result_name
+            self.number("frame"), kind, scope, self.frame.rule, item, call.span, result_name
         )
         if kind == "transform":
             if self.frame.kind == "def":
@@ -102,7 +104,7 @@ class Calls(Primitives):
                     call.function_span,
                     help="make the caller a `transform`",
                 )
-            if self.loop_depth:
+            if self.loop_depth or self.unrolled_depth:
                 self.fail(
                     "E401",
                     f"`{item.name}` has state and cannot be called in a loop",
@@ -110,6 +112,12 @@ class Calls(Primitives):
                 )
         with self.entered(frame), self.sited(scope, call.span):
             for parameter in item.parameters:
+                if parameter.name in RESERVED - HIDDEN - {"p", "g"}:
+                    self.fail(
+                        "E404",
+                        f"`{parameter.name}` has a meaning of its own everywhere",
+                        parameter.name_span,
+                    )
                 if parameter.name in given:
                     bound = given[parameter.name]
                 else:
@@ -147,6 +155,8 @@ class Calls(Primitives):
                     )
                 name = names[position]
             elif name not in names:
+                if name in LATER_ARGUMENTS:
+                    self.fail("E501", f"`{name}` is not in this version", arg.span)
                 meant = did_you_mean(name, names)
                 self.fail(
                     "E208",

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from optdsl.diagnostics import Label, Sink
-from optdsl.frontend.bindings import NONE, POISON, Binding, Poison, Reported, Symbol, Undefined
+from optdsl.frontend.bindings import (
+    NONE,
+    POISON,
+    Binding,
+    GivenUp,
+    Poison,
+    Reported,
+    Symbol,
+    Undefined,
+)
 from optdsl.frontend.emit import Emitter
 from optdsl.frontend.scope import Scope as FileScope
 from optdsl.ir.nodes import (
@@ -30,9 +39,14 @@ from optdsl.ir.nodes import (
 )
 from optdsl.source import Span
 from optdsl.syntax import ast
+from optdsl.types import Instances
 
 DEPTH = 64
-"""Calls nest at most this deep; functions cannot recurse to an end, having no data to end on."""
+"""Calls nest at most this deep."""
+CALLS = 10_000
+"""Calls that one rule inlines at most: functions that call two others double with every level."""
+STATEMENTS = 50_000
+"""Statements that one rule runs at most, loops unrolled and functions inlined: a few seconds."""
 
 Key = tuple[Any, ...]
 P: Key = ("p",)
@@ -40,11 +54,13 @@ P: Key = ("p",)
 
 @dataclass
 class RuleFrame:
-    """One instance of a rule inside the whole: `inner` are the rules that a wrapper steps."""
+    """One instance of a rule inside the whole: `inner` are the rules that a wrapper steps;
+    `prefix` stands before the keys of its states where the wrapper steps several."""
 
     number: int
     item: ast.Item
     inner: dict[str, Binding] = field(default_factory=dict)
+    prefix: str = ""
 
     @property
     def gradient(self) -> Key:
@@ -59,10 +75,9 @@ class Frame:
     kind: str
     scope: FileScope
     rule: RuleFrame
+    item: ast.Item
     call: Span | None = None
-    title: str = ""
     result_name: str | None = None
-    states: list[str] = field(default_factory=list)
 
     def local(self, name: str) -> Key:
         return ("local", self.number, name)
@@ -84,16 +99,18 @@ class Core:
     path: Scope = ()
     device_depth: int = 0
     loop_depth: int = 0
+    unrolled_depth: int = 0
+    turns: tuple[Value, ...] = ()
+    sites: dict[Key, int] = field(default_factory=dict)
     hypers: dict[str, Hyper] = field(default_factory=dict)
     hyper_owner: dict[str, str] = field(default_factory=dict)
-    used_hypers: set[str] = field(default_factory=set)
     attributes: dict[str, AttributeDecl] = field(default_factory=dict)
     inputs: dict[str, InputDecl] = field(default_factory=dict)
     states: dict[str, StateDecl] = field(default_factory=dict)
     owners: dict[str, int] = field(default_factory=dict)
     requirements: list[Requirement] = field(default_factory=list)
     reports: dict[str, Value] = field(default_factory=dict)
-    evaluated: Value | None = None
+    evaluations: list[tuple[Scope, Value]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     static_conditions: list[Value] = field(default_factory=list)
     emit: Emitter = field(init=False)
@@ -136,6 +153,11 @@ class Core:
         self.report(code, message, span, text, *more, help=help)
         raise Reported
 
+    def give_up(self, message: str, span: Span) -> NoReturn:
+        """The rule unfolds without end, or nearly so."""
+        self.report("E230", message, span)
+        raise GivenUp
+
     def warn(
         self,
         code: str,
@@ -159,16 +181,28 @@ class Core:
         self.counters[what] = self.counters.get(what, 0) + 1
         return self.counters[what]
 
+    def textual_place(self, span: Span) -> Key:
+        """Where something is written, with the calls that lead there: one place for all passes of
+        an unrolled loop and for both sides of a branch that goes on in each."""
+        calls = [each.call for each in self.frames if each.call is not None]
+        return tuple((each.source.name, each.start, each.end) for each in (*calls, span))
+
     @contextmanager
     def entered(self, frame: Frame) -> Iterator[None]:
-        if len(self.frames) >= DEPTH:
-            assert frame.call is not None
+        call = frame.call or frame.item.name_span
+        if not isinstance(frame.item, ast.Wrapper) and any(
+            each.item is frame.item for each in self.frames
+        ):
             self.fail(
                 "E230",
-                f"calls nest more than {DEPTH} deep",
-                frame.call,
-                help="functions cannot recurse",
+                f"`{frame.item.name}` runs itself",
+                call,
+                help="calls are inlined, so they cannot recurse; `repeat` and `for` loop",
             )
+        if len(self.frames) >= DEPTH:
+            self.fail("E230", f"calls nest more than {DEPTH} deep", call)
+        if self.number("call") > CALLS:
+            self.give_up(f"the rule inlines more than {CALLS:,} calls", call)
         self.frames.append(frame)
         try:
             yield
@@ -204,7 +238,23 @@ class Core:
 
     def read(self, key: Key) -> Binding | None:
         bound = self.store.get(key)
-        return self.store[("state", bound.name)] if isinstance(bound, StateSlot) else bound
+        if not isinstance(bound, StateSlot):
+            return bound
+        value: Binding = self.store[("state", bound.name)]
+        shared = self.states[bound.name].type.instances < Instances.PARAM
+        if shared and isinstance(value, Value) and value.type.instances is Instances.PARAM:
+            assert value.span is not None
+            return Undefined(
+                value.span,
+                "only the parameters that run this branch know its new value",
+                f"read `{bound.name}` before the branch or inside it",
+            )
+        return value
+
+    def poison(self, key: Key) -> None:
+        """The name has no value, and an error says why."""
+        bound = self.store.get(key)
+        self.store[("state", bound.name) if isinstance(bound, StateSlot) else key] = POISON
 
     # ------------------------------------------------------------ branches
 
@@ -229,17 +279,33 @@ class Core:
         b: Any = otherwise.get(key)
         if a is b or a == b:
             return a
+        if isinstance(a, Poison) or isinstance(b, Poison):
+            return POISON
         if key[0] == "state":
             # A state that only one side declares keeps, on the other, what it has in memory.
             a, b = (self.state_value(key[1]) if x is None else x for x in (a, b))
+            return self._merged_state(key[1], condition, a, b, span)
         if a is None or b is None:
-            side = (
-                "only where the condition holds" if b is None else "only where the condition fails"
-            )
-            return Undefined(span, f"it is assigned {side}")
+            side = "holds" if b is None else "fails"
+            return Undefined(span, f"it is assigned only where the condition {side}")
         if isinstance(a, StateSlot) or isinstance(b, StateSlot):
-            a = then.get(("state", a.name)) if isinstance(a, StateSlot) else a
-            b = otherwise.get(("state", b.name)) if isinstance(b, StateSlot) else b
+            return Undefined(span, "it is a state in one branch", "give the two different names")
+        return self.select(condition, a, b, span)
+
+    def _merged_state(
+        self, name: str, condition: Value, a: Binding, b: Binding, span: Span
+    ) -> Binding:
+        state = self.states[name]
+        narrow = condition.type.instances > max(state.type.instances, Instances.GROUP)
+        if narrow and condition.type.on_device:
+            self.report(
+                "E408",
+                f"the state `{name}` is shared and cannot depend on a condition that each "
+                "parameter has of its own",
+                span,
+                help="reduce the condition with over = all or over = group",
+            )
+            return POISON
         return self.select(condition, a, b, span)
 
     def state_value(self, name: str) -> Value:
@@ -268,7 +334,7 @@ class Core:
 
 
 def frame_name(frame: Frame) -> str:
-    return frame.title or frame.rule.item.name
+    return frame.item.name
 
 
 def is_none(binding: Binding | None) -> bool:

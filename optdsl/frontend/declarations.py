@@ -6,26 +6,92 @@ Relies on: calls. Does not do: assignment (statements.py).
 
 from __future__ import annotations
 
+import keyword
 from dataclasses import replace
 
 from optdsl.diagnostics import Label
-from optdsl.frontend.bindings import POISON, Reported
+from optdsl.frontend.bindings import POISON, Reported, Undefined
 from optdsl.frontend.calls import Calls
 from optdsl.frontend.core import StateSlot
-from optdsl.frontend.expressions import RESERVED
+from optdsl.frontend.expressions import HIDDEN, RESERVED, SIZES
+from optdsl.frontend.primitives import INSTANCES
 from optdsl.ir.fold import is_const
-from optdsl.ir.nodes import AttributeDecl, InputDecl, Requirement, StateDecl, Value
+from optdsl.ir.nodes import (
+    AttributeDecl,
+    InputDecl,
+    Requirement,
+    Scope,
+    StateDecl,
+    Value,
+    reachable,
+)
 from optdsl.source import Span
 from optdsl.syntax import ast
-from optdsl.types import SCALAR, DType, Instances, Place, Shape, Storage, Type, join_shape
+from optdsl.types import BATCH, SCALAR, DType, Instances, Place, Shape, Storage, Type, join_shape
+
+CLASS_ARGUMENTS = frozenset(
+    {
+        "params",
+        "maximize",
+        "backend",
+        "attributes",
+        "storage",
+        "seed",
+        "foreach",
+        "fused",
+        "capturable",
+        "differentiable",
+    }
+)
+"""Arguments of every optimizer class, which no hyperparameter or attribute can be called."""
+STEP_KEY = "step"
+"""The key in `state_dict()` under which `t` is kept, as torch's optimizers do."""
 
 
 class Declarations(Calls):
+    def need_free(self, name: str, span: Span) -> None:
+        """`name` must not be one of those that the language keeps."""
+        if name in RESERVED - HIDDEN:
+            self.fail("E404", f"`{name}` has a meaning of its own in every rule", span)
+
+    def need_public(self, name: str, span: Span) -> None:
+        """`name` becomes an argument of the optimizer's class."""
+        self.need_free(name, span)
+        if keyword.iskeyword(name):
+            self.fail("E404", f"`{name}` is a word of Python and cannot be an argument", span)
+        if name in CLASS_ARGUMENTS:
+            self.fail("E404", f"`{name}` is an argument of every optimizer class", span)
+        if name in self.hypers or name in self.attributes:
+            self.fail("E404", f"`{name}` is already a hyperparameter or attribute", span)
+
+    def need_new(self, name: str, span: Span) -> None:
+        """`name` must not have a value here that a declaration would hide."""
+        if name in RESERVED:
+            self.fail("E404", f"`{name}` has a meaning of its own in every rule", span)
+        known = self.store.get(self.frame.local(name))
+        if known is not None and not isinstance(known, Undefined):
+            self.fail("E212", f"`{name}` has a meaning here already", span, "declared here")
+
+    # ------------------------------------------------------------ require, attribute, input
+
     def _require(self, expr: ast.Expr) -> None:
         value = self.value(expr)
         self.need_condition(value, expr.span)
         if value.type.on_device or value.type.instances > Instances.GROUP:
             self.fail("E402", "`require` tests hyperparameters", expr.span)
+        if self.device_depth or self.loop_depth:
+            self.fail(
+                "E402",
+                "`require` cannot stand in a loop or under a condition on tensors",
+                expr.span,
+            )
+        # Under a condition of the group it holds where the condition does; what depends on a
+        # parameter is not known when a group is added, and is left out.
+        for condition, side in self.path:
+            if condition.type.instances <= Instances.GROUP:
+                met = self.emit.const(True)
+                sides = (value, met) if side else (met, value)
+                value = self.emit.map("where", [condition, *sides], expr.span)
         if is_const(value) and not value.attr("value"):
             self.fail("E403", "this never holds", expr.span)
         if not is_const(value):
@@ -37,36 +103,57 @@ class Declarations(Calls):
             self.fail("E412", "an attribute's default is a literal", stmt.default.span)
         known = self.attributes.get(stmt.name)
         number = default.attr("value")
-        if known is not None and known.default != number:
+        if known is None:
+            self.need_public(stmt.name, stmt.name_span)
+        elif repr(known.default) != repr(number):
             self.fail(
-                "E412", f"two rules give the attribute `{stmt.name}` different defaults", stmt.span
+                "E412",
+                f"two rules give the attribute `{stmt.name}` different defaults",
+                stmt.span,
+                "",
+                *_labels(known.span, "the other"),
             )
+        self.need_new(stmt.name, stmt.name_span)
         self.attributes[stmt.name] = AttributeDecl(stmt.name, number, stmt.name_span)
-        value = self.emit.leaf(
+        self.store[self.frame.local(stmt.name)] = self.emit.leaf(
             "attribute", Instances.PARAM, Place.STATIC, default.type.dtype, name=stmt.name
         )
-        self.store[self.frame.local(stmt.name)] = value
 
     def _input(self, stmt: ast.Input) -> None:
-        if stmt.on_host:
+        self.need_new(stmt.name, stmt.name_span)
+        if stmt.on_host or stmt.dtype is not None:
+            self.fail("E501", "inputs on the host are not in this version", stmt.span)
+        shape = self.emit.full if stmt.shape is None else self.shape(stmt.shape, "new")
+        type_ = Type(INSTANCES[stmt.over], shape, Place.DEVICE, DType.REAL)
+        self._same_for_all(type_, stmt.span, f"input `{stmt.name}`")
+        known = self.inputs.get(stmt.name)
+        if known is not None and known.type != type_:
             self.fail(
-                "E501", "inputs on the host are not in this version of the language", stmt.span
+                "E412",
+                f"two rules give the input `{stmt.name}` different shapes",
+                stmt.span,
+                "",
+                *_labels(known.span, "the other"),
             )
-        shape = self.emit.full if stmt.shape is None else self.shape(stmt.shape, new_axes=True)
-        instances = {None: Instances.PARAM, "group": Instances.GROUP, "all": Instances.RUN}[
-            stmt.over
-        ]
-        type_ = Type(instances, shape, Place.DEVICE, DType.REAL)
         self.inputs[stmt.name] = InputDecl(stmt.name, type_, stmt.name_span)
         value = self.builder.make("input", (), type_, stmt.name_span, name=stmt.name)
         value.name = stmt.name
         self.store[self.frame.local(stmt.name)] = value
 
+    # ------------------------------------------------------------ states
+
     def _states(self, items: tuple[ast.StateItem, ...]) -> None:
-        if self.loop_depth:
+        if self.loop_depth or self.unrolled_depth:
             self.fail("E401", "a state cannot be declared in a loop", items[0].span)
         if self.frame.kind == "def":
             self.fail("E231", "a `def` has no state", items[0].span, help="make it a `transform`")
+        if self.device_depth:
+            self.fail(
+                "E320",
+                "a state cannot be declared under a condition on tensors",
+                items[0].span,
+                help="declare it before the `if`",
+            )
         for item in items:
             try:
                 self._state(item)
@@ -74,50 +161,51 @@ class Declarations(Calls):
                 self.store[self.frame.local(item.name)] = POISON
 
     def _state(self, item: ast.StateItem) -> None:
-        if item.name in RESERVED:
-            self.fail(
-                "E404",
-                f"`{item.name}` has a meaning of its own and cannot be a state",
-                item.name_span,
-            )
+        self.need_new(item.name, item.name_span)
         if item.on_host:
-            self.fail(
-                "E501", "states on the host are not in this version of the language", item.span
-            )
+            self.fail("E501", "states on the host are not in this version", item.span)
         shape = self._default_shape() if item.shape is None else self.shape(item.shape)
-        instances = {None: Instances.PARAM, "group": Instances.GROUP, "all": Instances.RUN}[
-            item.over
-        ]
         if item.over and item.shape is None:
             shape = SCALAR
-        type_ = Type(instances, shape, Place.DEVICE, DType.REAL)
+        type_ = Type(INSTANCES[item.over], shape, Place.DEVICE, DType.REAL)
+        self._same_for_all(type_, item.span, f"state `{item.name}`")
         initial = self.emit.const(0.0) if item.initial is None else self.value(item.initial)
-        self._fits(
-            initial, type_, item.initial.span if item.initial else item.span, f"state `{item.name}`"
-        )
+        place = item.initial.span if item.initial else item.span
+        self._fits(initial, type_, place, f"state `{item.name}`")
         name = self._unique(item.name)
-        storage = self._storage(item)
         filled = initial if not initial.type.on_device else None
         birth = name if filled is not None else self._birth(name, type_)
-        decl = StateDecl(
-            name, self._state_key(item, name), type_, storage, filled, birth, self.path, item.span
-        )
-        decl = self._distinct(decl)
-        self.states[name] = decl
+        key, storage = self._state_key(item, name), self._storage(item)
+        decl = StateDecl(name, key, type_, storage, filled, birth, self.path, item.span)
+        self.states[name] = self._distinct(decl)
         self.owners[name] = self.frame.rule.number
         current = self.state_value(name)
         current.name = item.name
         if filled is None:
             start = self.emit.broadcast(initial, type_, item.span)
             current = self.emit.choose(self.first(name), start, current, item.span)
-        self.frame.states.append(name)
         self.store[("state", name)] = current
         self.store[self.frame.local(item.name)] = StateSlot(name)
+
+    def _same_for_all(self, type_: Type, span: Span, what: str) -> None:
+        """What is shared must have one shape for all parameters."""
+        if type_.instances is Instances.PARAM:
+            return
+        for dim in type_.shape.dims:
+            if isinstance(dim, str):
+                value = self.emit.dims.get(dim)
+                own = value is not None and value.type.instances is Instances.PARAM
+                if own or dim in SIZES or dim == BATCH:
+                    self.fail(
+                        "E314",
+                        f"the shared {what} cannot have a size of each parameter's own, `{dim}`",
+                        span,
+                    )
 
     def _default_shape(self) -> Shape:
         """p's shape; in a transform its first argument's, so that an average of rows is one."""
         if self.frame.kind == "transform":
-            item = self.frame.scope.own.get(self.frame.title)
+            item = self.frame.item
             if isinstance(item, ast.Transform) and item.parameters:
                 first = self.read(self.frame.local(item.parameters[0].name))
                 if isinstance(first, Value) and first.type.on_device:
@@ -150,20 +238,19 @@ class Declarations(Calls):
         return unique
 
     def _state_key(self, item: ast.StateItem, unique: str) -> str:
+        """The key in `state_dict()`; of several inner rules each has its own name before it."""
+        prefix = self.frame.rule.prefix
         if item.key is not None:
-            return item.key
-        if self.frame.kind == "transform" and self.frame.result_name:
-            return (
-                self.frame.result_name
-                if self._lone_state()
-                else f"{self.frame.result_name}.{item.name}"
-            )
-        if self.frame.kind == "transform":
-            return unique
-        return item.name
+            return prefix + item.key
+        result = self.frame.result_name
+        if self.frame.kind != "transform":
+            return prefix + item.name
+        if result is None:
+            return prefix + unique
+        return prefix + (result if self._lone_state() else f"{result}.{item.name}")
 
     def _lone_state(self) -> bool:
-        item = self.frame.scope.own.get(self.frame.title)
+        item = self.frame.item
         return (
             isinstance(item, ast.Transform)
             and sum(len(s.items) for s in item.body if isinstance(s, ast.State)) == 1
@@ -171,19 +258,31 @@ class Declarations(Calls):
 
     def _distinct(self, decl: StateDecl) -> StateDecl:
         """`decl` with a key of its own: an equal key of another rule is told apart by its name."""
+        assert decl.span is not None
+        if decl.key == STEP_KEY:
+            self.fail(
+                "E406",
+                f"the key `{STEP_KEY}` holds the number of updates",
+                decl.span,
+                help='give the state another: state x named "other"',
+            )
         for other in self.states.values():
             if other.key != decl.key or _exclusive(other.scope, decl.scope):
                 continue
-            if self.owners[other.name] != self.frame.rule.number:
-                return self._distinct(replace(decl, key=f"{self.frame.rule.item.name}.{decl.key}"))
-            assert decl.span is not None and other.span is not None
+            name = self.frame.rule.item.name
+            if self.owners[other.name] != self.frame.rule.number and not decl.key.startswith(
+                f"{name}."
+            ):
+                return self._distinct(replace(decl, key=f"{name}.{decl.key}"))
             self.fail(
                 "E406",
                 f"two states of one parameter have the key `{decl.key}`",
                 decl.span,
                 "this one",
-                Label(other.span, "and this one"),
-                help='give one of them a key: state x named "other"',
+                *_labels(other.span, "and this one"),
+                help="assign each call to a variable of its own"
+                if self.frame.kind == "transform"
+                else 'give one of them a key: state x named "other"',
             )
         return decl
 
@@ -213,26 +312,22 @@ class Declarations(Calls):
         # One for the run may read hyperparameters: they must then agree between the groups.
         if value.type.instances > max(type_.instances, Instances.GROUP):
             owner = "all parameters" if type_.instances is Instances.RUN else "the group"
+            reads_t = any(each.op == "t" for each in reachable([value]))
             self.fail(
                 "E408",
                 f"{what} is one for {owner} and cannot take a value that each parameter "
                 "has of its own",
                 span,
                 help="use `steps`, the number of the group's step"
-                if _reads_t(value)
+                if reads_t
                 else "reduce it with over = all or over = group",
             )
 
 
-def _exclusive(a: tuple[tuple[Value, bool], ...], b: tuple[tuple[Value, bool], ...]) -> bool:
-    return any(x is y and s is not t for x, s in a for y, t in b)
+def _exclusive(a: Scope, b: Scope) -> bool:
+    """Whether no parameter ever has both: a static condition keeps them apart."""
+    return any(x is y and s is not t and x.type.place is Place.STATIC for x, s in a for y, t in b)
 
 
-def _reads_t(value: Value) -> bool:
-    stack = [value]
-    while stack:
-        each = stack.pop()
-        if each.op == "t":
-            return True
-        stack.extend(each.args)
-    return False
+def _labels(span: Span | None, text: str) -> tuple[Label, ...]:
+    return () if span is None else (Label(span, text),)

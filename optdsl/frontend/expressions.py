@@ -22,14 +22,17 @@ from optdsl.frontend.bindings import (
 )
 from optdsl.frontend.core import Core, P
 from optdsl.ir.fold import host_text, is_const
-from optdsl.ir.nodes import Value
+from optdsl.ir.nodes import Value, reachable
+from optdsl.ops import OPS, Kind
 from optdsl.source import Span
 from optdsl.syntax import ast
-from optdsl.types import Dim, DType, Instances, Place, Shape
+from optdsl.types import BATCH, Dim, DType, Instances, Place, Shape
 
 SIZES = ("rows", "cols", "short", "long", "numel", "ndim")
 RESERVED = frozenset({"p", "g", "t", "steps", *SIZES, "name", "workers", "rank"})
 """Names with a meaning of their own in every rule; only p and g are assigned."""
+HIDDEN = frozenset({"steps", "workers", "rank"})
+"""Those that a parameter may be called, which then hides the meaning: newton_schulz(x, steps)."""
 
 _OPERATORS = {
     "+": "add",
@@ -47,7 +50,15 @@ _OPERATORS = {
     "==": "eq",
     "!=": "ne",
 }
+_KINDS = {DType.STRING: "a string", DType.BOOL: "a condition"}
 _CONSTANTS = {"inf": math.inf, "pi": math.pi}
+UNSETTLED = frozenset(
+    {"t", "steps", "first", "to_host", "loop_arg", "loop_result", "lead_size", "workers", "rank"}
+    | {op.name for op in OPS.values() if op.kind is Kind.RANDOM}
+)
+"""Host values that differ from step to step, or are not known before the first."""
+LARGEST_SIZE = 200
+"""Operations that the text of one dimension may have."""
 SMALL_POWER = 4
 """x^n with an integer literal of at most this size is written as multiplications."""
 
@@ -86,7 +97,7 @@ class Expressions(Core):
             case ast.Tuple(items=items):
                 return tuple(self.evaluate(item) for item in items)
             case ast.ShapeLiteral(shape=shape):
-                return Dims(self.shape(shape))
+                return Dims(self.shape(shape, "known"))
         self.fail("E201", "this has no meaning here", expr.span)
 
     def call(self, call: ast.Call) -> Binding:
@@ -127,7 +138,7 @@ class Expressions(Core):
                 span,
                 bound.why,
                 Label(bound.span, "decided here"),
-                help=f"give `{name}` a value before the branch",
+                help=bound.mend or f"give `{name}` a value before the branch",
             )
         if isinstance(bound, Poison):
             raise Reported
@@ -182,6 +193,8 @@ class Expressions(Core):
         op = "not" if expr.op == "not" else "neg"
         if op == "not":
             self.need_condition(value, expr.operand.span)
+        else:
+            self._need_number(value, expr.operand.span)
         return self.emit.map(op, [value], expr.span)
 
     def _binary(self, expr: ast.Binary) -> Binding:
@@ -191,43 +204,53 @@ class Expressions(Core):
         if expr.op == "@":
             inner = expr.left
             if isinstance(inner, ast.Binary) and inner.op in ("*", "/") and not inner.parenthesised:
-                self._ambiguous_product(inner, expr)
+                self._ambiguous_product(left, inner.op, expr)
             return self.emit.matmul(left, right, expr.span)
         if expr.op in ("and", "or"):
             for side, part in ((left, expr.left), (right, expr.right)):
                 self.need_condition(side, part.span)
-            constant, other = (left, right) if is_const(left) else (right, left)
-            if is_const(constant):
-                return other if bool(constant.attr("value")) is (expr.op == "and") else constant
-        elif DType.BOOL in (left.type.dtype, right.type.dtype) and expr.op not in ("==", "!="):
-            self.fail(
-                "E309",
-                "a condition is not a number",
-                expr.span,
-                help="write where(condition, 1, 0) to count with it",
-            )
+            if expr.op == "and":
+                return self._both(left, right, expr.span)
+            for constant, other in ((left, right), (right, left)):
+                if is_const(constant):
+                    return constant if constant.attr("value") else other
+        else:
+            self._need_number(left, expr.left.span)
+            self._need_number(right, expr.right.span)
         return self.emit.map(_OPERATORS[expr.op], [left, right], expr.span)
 
-    def _ambiguous_product(self, inner: ast.Binary, expr: ast.Binary) -> None:
-        sides = [self.value(inner.left), self.value(inner.right)]
-        if all(side.type.on_device and not side.type.shape.is_scalar for side in sides):
+    def _ambiguous_product(self, product: Value, op: str, expr: ast.Binary) -> None:
+        if all(side.type.on_device and not side.type.shape.is_scalar for side in product.args):
             self.fail(
                 "E310",
-                f"`a {inner.op} b @ c` on matrices needs parentheses",
+                f"`a {op} b @ c` on matrices needs parentheses",
                 expr.span,
-                help=f"write (a {inner.op} b) @ c or a {inner.op} (b @ c)",
+                help=f"write (a {op} b) @ c or a {op} (b @ c)",
             )
 
     def _power(self, base: Value, exponent: Value, expr: ast.Binary) -> Value:
+        for side, part in ((base, expr.left), (exponent, expr.right)):
+            self._need_number(side, part.span)
         number = exponent.attr("value") if is_const(exponent) else None
         if base.type.on_device and isinstance(number, int) and abs(number) <= SMALL_POWER:
             result = self.emit.const(1, expr.span)
             for i in range(abs(number)):
                 result = base if i == 0 else self.emit.map("mul", [result, base], expr.span)
-            if isinstance(number, int) and number < 0:
+            if number == 0:
+                return self.emit.broadcast(result, base.type, expr.span)
+            if number < 0:
                 return self.emit.map("div", [self.emit.const(1), result], expr.span)
             return result
         return self.emit.map("pow", [base, exponent], expr.span)
+
+    def _need_number(self, value: Value, span: Span) -> None:
+        if value.type.dtype is DType.BOOL:
+            self.fail(
+                "E309",
+                "a condition is not a number",
+                span,
+                help="write where(condition, 1, 0) to count with it",
+            )
 
     def need_condition(self, value: Value, span: Span) -> None:
         if value.type.dtype is not DType.BOOL:
@@ -240,33 +263,52 @@ class Expressions(Core):
             )
 
     def _compare(self, expr: ast.Compare) -> Binding:
+        """A chain: `a < b < c` is a < b and b < c, with b worked out once."""
+        known: dict[int, Value] = {}
         result: Value | None = None
-        for left, op, right in zip(expr.operands, expr.ops, expr.operands[1:], strict=False):
-            part = self._comparison(left, op, right, expr.span)
-            result = part if result is None else self.emit.map("and", [result, part], expr.span)
+        for k, op in enumerate(expr.ops):
+            part = self._comparison(expr, k, op, known)
+            result = part if result is None else self._both(result, part, expr.span)
         assert result is not None
         return result
 
-    def _comparison(self, left: ast.Expr, op: str, right: ast.Expr, span: Span) -> Value:
+    def _both(self, left: Value, right: Value, span: Span) -> Value:
+        for constant, other in ((left, right), (right, left)):
+            if is_const(constant):
+                return other if constant.attr("value") else constant
+        return self.emit.map("and", [left, right], span)
+
+    def _comparison(self, expr: ast.Compare, k: int, op: str, known: dict[int, Value]) -> Value:
+        """The comparison of operands k and k + 1."""
+        left, right = expr.operands[k : k + 2]
         if op == "matches":
-            return self._matches(left, right, span)
+            return self._matches(left, right, expr.span)
         if op == "in":
-            choices = self.evaluate(right)
-            items = choices if isinstance(choices, tuple) else (choices,)
-            value, result = self.value(left), self.emit.const(False)
-            for item in items:
-                same = self.emit.map("eq", [value, self.as_value(item, right.span)], span)
-                result = (
-                    same
-                    if is_const(result) and not result.attr("value")
-                    else self.emit.map("or", [result, same], span)
-                )
-            return result
-        a, b = self.value(left), self.value(right)
-        strings = [side.type.dtype is DType.STRING for side in (a, b)]
-        if any(strings) and not all(strings):
-            self.fail("E302", "a string and a number cannot be compared", span)
-        return self.emit.map(_OPERATORS[op], [a, b], span)
+            return self._is_one_of(left, right, expr.span)
+        for number, side in ((k, left), (k + 1, right)):
+            if number not in known:
+                known[number] = self.value(side)
+        a, b = known[k], known[k + 1]
+        if op not in ("==", "!="):
+            self._need_number(a, left.span)
+            self._need_number(b, right.span)
+        for kind in (DType.STRING, DType.BOOL):
+            if (a.type.dtype is kind) is not (b.type.dtype is kind):
+                texts = [_KINDS.get(side.type.dtype, "a number") for side in (a, b)]
+                self.fail("E302", f"{texts[0]} cannot be compared with {texts[1]}", expr.span)
+        return self.emit.map(_OPERATORS[op], [a, b], expr.span)
+
+    def _is_one_of(self, left: ast.Expr, right: ast.Expr, span: Span) -> Value:
+        choices = self.evaluate(right)
+        items = choices if isinstance(choices, tuple) else (choices,)
+        value, result = self.value(left), self.emit.const(False)
+        for item in items:
+            same = self.emit.map("eq", [value, self.as_value(item, right.span)], span)
+            if is_const(result):
+                result = result if result.attr("value") else same
+            else:
+                result = self.emit.map("or", [result, same], span)
+        return result
 
     def _matches(self, left: ast.Expr, right: ast.Expr, span: Span) -> Value:
         if not (isinstance(left, ast.Name) and left.name == "name"):
@@ -301,9 +343,19 @@ class Expressions(Core):
             return base[number]
         value = self.as_value(base, expr.base.span)
         shape = self.entry_shape(value, expr.base.span)
-        if index.type.on_device:
-            self.fail("E313", "an index is a host number", expr.index.span)
+        self.need_entry(value, index, expr.index.span)
         return self.builder.make("index", (value, index), value.type.with_(shape=shape), expr.span)
+
+    def need_entry(self, value: Value, index: Value, span: Span) -> None:
+        """`index` must be a host number, and within the first axis as far as is known here."""
+        if index.type.on_device or index.type.dtype in (DType.BOOL, DType.STRING):
+            self.fail("E313", "an index is a host number", span)
+        if not is_const(index):
+            return
+        number, size = index.attr("value"), value.type.shape.dims[0]
+        known = size if isinstance(size, int) else math.inf
+        if not (0 <= number < known and number == int(number)):
+            self.fail("E313", f"an axis of {size} has no entry {number}", span, help="from 0")
 
     def entry_shape(self, value: Value, span: Span) -> Shape:
         """The shape of one entry along the first axis of `value`."""
@@ -316,46 +368,48 @@ class Expressions(Core):
 
     # ------------------------------------------------------------ shapes
 
-    def shape(self, shape: ast.Shape, new_axes: bool = False) -> Shape:
-        """A written shape. With `new_axes` (in `input`) unknown names become named axes."""
+    def shape(self, shape: ast.Shape, axes: str = "none") -> Shape:
+        """A written shape. `axes` says which named axes it may have: none, those that an input has
+        (known), or also names that it makes axes (new)."""
         dims: list[Dim] = []
-        star, named = False, 0
+        star = False
         for position, dim in enumerate(shape.dims):
             if isinstance(dim, ast.Star):
                 if position != len(shape.dims) - 1 or dim.name not in ("p", "g"):
                     self.fail("E314", "`*p` stands last in a shape", dim.span)
                 star = True
-            elif (
-                new_axes and isinstance(dim, ast.Name) and self._lookup(dim.name, dim.span) is None
-            ):
+                continue
+            if axes == "new" and isinstance(dim, ast.Name) and self._is_unknown(dim):
                 self.store[self.frame.local(dim.name)] = Symbol(dim.name, is_axis=True)
-                dims.append(dim.name)
-                named += 1
-            else:
-                dims.append(self.dim(dim))
-                named += isinstance(dim, ast.Name) and (
-                    dim.name == "workers"
-                    or isinstance(self.read(self.frame.local(dim.name)), Symbol)
-                )
+            dims.append(self.dim(dim, axes != "none"))
         if star:
             full = self.emit.full
             return Shape((*dims, *full.lead), full.rows, full.cols)
-        if named == len(dims) == 1:
+        if len(dims) == 1 and self._is_axis(shape.dims[0]):
             return Shape((dims[0],))
         padded = [*dims, 1, 1][: max(2, len(dims))]
         lead = tuple(padded[:-2])
         batched = self.emit.view == "last" and {"rows", "cols", "short", "long"} & set(padded[-2:])
-        return Shape((*lead, "batch") if batched else lead, padded[-2], padded[-1])
+        return Shape((*lead, BATCH) if batched else lead, padded[-2], padded[-1])
 
-    def dim(self, expr: ast.Expr) -> Dim:
+    def _is_unknown(self, name: ast.Name) -> bool:
+        return self._lookup(name.name, name.span) is None
+
+    def _is_axis(self, expr: ast.Expr) -> bool:
+        if not isinstance(expr, ast.Name):
+            return False
+        bound = self.read(self.frame.local(expr.name))
+        return expr.name == "workers" or (isinstance(bound, Symbol) and bound.is_axis)
+
+    def dim(self, expr: ast.Expr, axes: bool = False) -> Dim:
         """One dimension: a literal, or a static host number by its text."""
         bound = self.evaluate(expr)
-        if isinstance(bound, Symbol) and bound.is_axis:
+        if isinstance(bound, Symbol) and bound.is_axis and axes:
             return bound.name
         value = self.as_value(bound, expr.span)
-        if value.op == "workers":
+        if value.op == "workers" and axes:
             return value.op
-        if not is_settled(value) or value.type.dtype in (DType.BOOL, DType.STRING):
+        if not is_settled(value):
             self.fail(
                 "E314",
                 "a size must be known when the parameter is added",
@@ -363,10 +417,17 @@ class Expressions(Core):
                 f"this is {value.type.describe()}",
                 help="use sizes, integers and integer hyperparameters",
             )
+        if _tree_size(value) > LARGEST_SIZE:
+            self.fail("E314", f"a size of more than {LARGEST_SIZE} operations", expr.span)
+        number = value.attr("value") if is_const(value) else 0
+        if not _is_whole(value) or not 0 <= number < 2**31:
+            self.fail(
+                "E314",
+                "a size is a whole number",
+                expr.span,
+                help="`//` divides and rounds down" if value.op == "div" else None,
+            )
         if is_const(value):
-            number = value.attr("value")
-            if number != number or number < 0 or number != int(min(number, 2**62)):
-                self.fail("E314", "a size is a whole number", expr.span)
             return int(number)
         text = host_text(value)
         if value.op != "size":
@@ -377,6 +438,24 @@ class Expressions(Core):
 def is_settled(value: Value) -> bool:
     """Whether a host value stays what it is once the parameter is added: made of literals, sizes,
     names, attributes and hyperparameters, which then are static: changing them is an error."""
-    if value.type.on_device or value.op in ("t", "steps", "first", "to_host"):
-        return False
-    return all(is_settled(arg) for arg in value.args)
+    return not value.type.on_device and not any(
+        each.op in UNSETTLED for each in reachable([value], into_loops=False)
+    )
+
+
+def _is_whole(value: Value) -> bool:
+    """Whether a host number is an integer whatever the hyperparameters are."""
+    if value.type.dtype is DType.INT or value.op in ("floor", "ceil", "round", "floordiv"):
+        return True
+    if value.op == "const":
+        return float(value.attr("value")).is_integer()
+    parts = value.args[1:] if value.op == "where" else value.args
+    return value.op in ("add", "sub", "mul", "min", "max", "where") and all(map(_is_whole, parts))
+
+
+def _tree_size(value: Value) -> int:
+    """How many operations the text of a host value spells, shared ones each time."""
+    sizes: dict[Value, int] = {}
+    for each in reachable([value]):
+        sizes[each] = 1 + sum(sizes[arg] for arg in each.args)
+    return sizes[value]

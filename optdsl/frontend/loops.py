@@ -6,13 +6,15 @@ Relies on: declarations; statements run the body (`run`). Does not do: branches.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NoReturn
 
-from optdsl.frontend.bindings import Binding, Reported, Undefined
+from optdsl.frontend.bindings import Binding, Poison, Reported, Undefined
 from optdsl.frontend.core import Key, P, StateSlot
 from optdsl.frontend.declarations import Declarations
 from optdsl.ir.fold import is_const
-from optdsl.ir.nodes import LoopBody, Value
+from optdsl.ir.nodes import LoopBody, Value, reachable
+from optdsl.ops import OPS, Kind
 from optdsl.source import Span
 from optdsl.syntax import ast
 from optdsl.types import SCALAR, DType, Instances, Place, Type, join_types
@@ -27,48 +29,68 @@ class Loops(Declarations):
 
     def _for(self, stmt: ast.For) -> None:
         items = self._items(stmt)
-        if items is None:
-            return
-        for item in items:
-            parts = item if len(stmt.targets) > 1 else (item,)
-            if not isinstance(parts, tuple) or len(parts) != len(stmt.targets):
-                self.fail(
-                    "E317", f"{len(stmt.targets)} names cannot take this item", stmt.iterable.span
-                )
-            for target, bound in zip(stmt.targets, parts, strict=True):
-                self.store[self.frame.local(target.name)] = bound
-            for inner in stmt.body:
-                self.run(inner)
+        if items is not None:
+            before = self.turns
+            self.unrolled_depth += 1
+            try:
+                for number, item in enumerate(items):
+                    self.turns = (*before, self.emit.const(number))
+                    self._take(stmt, item)
+                    for inner in stmt.body:
+                        self.run(inner)
+            finally:
+                self.turns = before
+                self.unrolled_depth -= 1
+        for target in stmt.targets:
+            self.store[self.frame.local(target.name)] = Undefined(
+                stmt.span, "it is the variable of a loop", "use another name after the loop"
+            )
+
+    def _take(self, stmt: ast.For, item: Binding) -> None:
+        """Give the variables of an unrolled loop their values."""
+        parts = item if len(stmt.targets) > 1 else (item,)
+        if not isinstance(parts, tuple) or len(parts) != len(stmt.targets):
+            count = len(stmt.targets)
+            self.fail("E317", f"{count} names cannot take this item", stmt.iterable.span)
+        for target, bound in zip(stmt.targets, parts, strict=True):
+            self.need_free(target.name, target.span)
+            self.store[self.frame.local(target.name)] = bound
 
     def _items(self, stmt: ast.For) -> tuple[Binding, ...] | None:
         """The items of an unrolled loop; None where the loop was run as one."""
         iterable = stmt.iterable
         if isinstance(iterable, ast.Call) and iterable.function == "range":
-            bounds = [self.value(arg.value) for arg in iterable.args]
-            if not 1 <= len(bounds) <= 2 or any(b.type.on_device for b in bounds):
-                self.fail("E209", "`range` takes one or two host numbers", iterable.span)
-            start, stop = (self.emit.const(0), bounds[0]) if len(bounds) == 1 else bounds
-            if is_const(start) and is_const(stop):
-                numbers = range(int(start.attr("value")), int(stop.attr("value")))
-                if len(numbers) <= UNROLLED:
-                    return tuple(self.emit.const(each) for each in numbers)
-            count = self.emit.map("sub", [stop, start], iterable.span)
-            self._loop(count, stmt.body, stmt.span, index=(stmt.targets[0].name, start))
-            return None
+            return self._range(stmt, iterable)
         if isinstance(iterable, ast.Name) and iterable.name == "axes":
-            self.fail(
-                "E501", "`for axis in axes` is not in this version of the language", iterable.span
-            )
+            self.fail("E501", "`for axis in axes` is not in this version", iterable.span)
         items = self.evaluate(iterable)
         if not isinstance(items, tuple):
             self.fail("E317", "`for` takes a tuple or range(n)", iterable.span)
         return items
+
+    def _range(self, stmt: ast.For, call: ast.Call) -> tuple[Binding, ...] | None:
+        bounds = [self.value(arg.value) for arg in call.args]
+        numbers = all(not each.type.on_device and each.type.dtype is DType.INT for each in bounds)
+        if not 1 <= len(bounds) <= 2 or not numbers:
+            self.fail("E209", "`range` takes one or two whole numbers of the host", call.span)
+        if len(stmt.targets) != 1:
+            self.fail("E317", "`range` gives one number at a time", call.span)
+        start, stop = (self.emit.const(0), bounds[0]) if len(bounds) == 1 else bounds
+        count = self.emit.map("sub", [stop, start], call.span)
+        if is_const(count) and count.attr("value") <= UNROLLED and is_const(start):
+            first = start.attr("value")
+            return tuple(self.emit.const(first + k) for k in range(count.attr("value")))
+        self.need_free(stmt.targets[0].name, stmt.targets[0].span)
+        self._loop(count, stmt.body, stmt.span, index=(stmt.targets[0].name, start))
+        return None
 
     def _repeat(self, stmt: ast.Repeat) -> None:
         count = self.value(stmt.count)
         if count.type.on_device or count.type.dtype in (DType.BOOL, DType.STRING):
             self.fail("E313", "`repeat` takes a host number", stmt.count.span)
         self._loop(count, stmt.body, stmt.span)
+
+    # ------------------------------------------------------------ a loop as one value
 
     def _loop(
         self,
@@ -77,78 +99,71 @@ class Loops(Declarations):
         span: Span,
         index: tuple[str, Value] | None = None,
     ) -> None:
-        """One loop value: the names that the body assigns and that had a value are carried."""
-        until = body[-1] if body and isinstance(body[-1], ast.Until) else None
-        stmts = body[:-1] if until else body
-        keys = [key for key in self._carried(stmts) if isinstance(self.store.get(key), Value)]
+        """One loop value: the names that the body assigns and that had a value are carried. Their
+        types are those that the body gives back for them: found by running it until they stay."""
+        keys = self._carried(body, span)
         number = self.number("loop")
         initial = [self.store[key] for key in keys]
-        for _ in range(3):
+        types = [_carried_type(value.type) for value in initial]
+        for _ in range(4 * len(keys) + 2):
             args = [
-                self.builder.make("loop_arg", (), each.type, each.span, loop=number, index=i)
-                for i, each in enumerate(initial)
+                self.builder.make("loop_arg", (), type_, value.span, loop=number, index=i)
+                for i, (type_, value) in enumerate(zip(types, initial, strict=True))
             ]
             for arg, value in zip(args, initial, strict=True):
                 arg.name = value.name
             counter = self.emit.leaf(
                 "loop_arg", Instances.CONST, Place.HOST, DType.INT, loop=number, index=-1
             )
-            results, condition = self._loop_body(keys, args, stmts, until, index, counter)
-            widened = [
-                self._widen(value, result, span)
-                for value, result in zip(initial, results, strict=True)
-            ]
-            if [w.type for w in widened] == [value.type for value in initial]:
+            results, until = self._loop_body(keys, args, body, index, counter, span)
+            found = [self._joined(a, b, span) for a, b in zip(args, results, strict=True)]
+            if found == types:
                 break
-            initial = widened
+            types = found
         else:
             self.fail("E321", "a value's shape changes from one pass of the loop to the next", span)
-        results = [
-            self.emit.broadcast(r, a.type, span) if a.type.on_device else r
-            for r, a in zip(results, args, strict=True)
-        ]
-        info = LoopBody(tuple(args), tuple(results), condition, counter)
+        self._one_until(until, results, counter, span)
+        info = LoopBody(tuple(args), tuple(self._fitted(results, types, span)), until, counter)
         kind = Type(Instances.PARAM, SCALAR, Place.DEVICE, DType.REAL)
-        loop = self.builder.make("loop", (count, *initial), kind, span, body=info)
+        operands = (count, *self._fitted(initial, types, span))
+        loop = self.builder.make("loop", operands, kind, span, body=info)
         for i, key in enumerate(keys):
-            result = self.builder.make("loop_result", (loop,), args[i].type, span, index=i)
+            result = self.builder.make("loop_result", (loop,), types[i], span, index=i)
             self.store[key] = titled(result, initial[i].name or "")
 
     def _loop_body(
         self,
         keys: list[Key],
         args: list[Value],
-        stmts: tuple[ast.Stmt, ...],
-        until: ast.Until | None,
+        body: tuple[ast.Stmt, ...],
         index: tuple[str, Value] | None,
         counter: Value,
+        span: Span,
     ) -> tuple[list[Value], Value | None]:
-        before = dict(self.store)
+        """The values of one pass, and the condition that ends the loop; the store is left as it
+        was, but for the names that only the body gives a value."""
+        before, turns = dict(self.store), self.turns
         self.store.update(zip(keys, args, strict=True))
         if index is not None:
-            self.store[self.frame.local(index[0])] = self.emit.map(
-                "add", [index[1], counter], stmts[0].span
-            )
+            self.store[self.frame.local(index[0])] = self.emit.map("add", [index[1], counter], span)
         self.loop_depth += 1
-        for stmt in stmts:
-            self.run(stmt)
-        condition = None
-        if until is not None:
-            condition = self._until(until)
-        self.loop_depth -= 1
-        results = []
-        for key in keys:
-            bound = self.store[key]
-            if not isinstance(bound, Value):
-                self.store = before
-                raise Reported
-            results.append(bound)
-        new = [key for key in self.store if key not in before]
-        spans = stmts[-1].span
-        self.store = before
+        self.turns = (*turns, counter)
+        until = None
+        try:
+            for stmt in body:
+                if isinstance(stmt, ast.Until):
+                    until = self._until(stmt)
+                else:
+                    self.run(stmt)
+            results = [self._carried_value(self.store[key], key, span) for key in keys]
+        finally:
+            self.loop_depth -= 1
+            self.turns = turns
+            new = [key for key in self.store if key not in before]
+            self.store = before
         for key in new:
-            self.store[key] = Undefined(spans, "it is assigned in a loop, which may run no time")
-        return results, condition
+            self.store[key] = Undefined(span, "it is assigned in a loop, which may run no time")
+        return results, until
 
     def _until(self, until: ast.Until) -> Value:
         expr = until.condition
@@ -156,35 +171,66 @@ class Loops(Declarations):
             expr = expr.args[0].value
         condition = self.value(expr)
         self.need_condition(condition, expr.span)
+        if not condition.type.shape.is_scalar:
+            self.fail("E319", "`until` takes one condition", expr.span, condition.type.describe())
         return condition
 
-    def _carried(self, stmts: tuple[ast.Stmt, ...]) -> list[Key]:
+    def _one_until(
+        self, until: Value | None, results: list[Value], counter: Value, span: Span
+    ) -> None:
+        """Parameters that pass through a loop together must leave it together."""
+        if until is None or until.type.instances < Instances.PARAM:
+            return
+        for each in reachable([until, *results]):
+            row = OPS[each.op]
+            couples = row.kind is Kind.CLOSURE or (
+                row.kind is Kind.REDUCE and each.attr("over") is not None
+            )
+            if couples and each.id > counter.id:
+                self.fail(
+                    "E320",
+                    "`until` must hold for all parameters at once in a loop that reduces over them "
+                    "or evaluates the model",
+                    span,
+                    help="reduce the condition with over = all",
+                )
+
+    def _carried(self, body: tuple[ast.Stmt, ...], span: Span) -> list[Key]:
+        """The names that a pass hands on to the next: assigned in the body, with a value before."""
         keys: list[Key] = []
-        for name in dict.fromkeys(name for stmt in stmts for name in assigned(stmt)):
+        for name in dict.fromkeys(name for stmt in body for name in assigned(stmt)):
             key = self._key(name)
             bound = self.store.get(key)
             if isinstance(bound, StateSlot):
                 key = ("state", bound.name)
-            if key in self.store:
+                bound = self.store[key]
+            if bound is None or isinstance(bound, Undefined):
+                continue
+            self._carried_value(bound, key, span)
+            if key not in keys:
                 keys.append(key)
         return keys
 
-    def _widen(self, initial: Value, result: Value, span: Span) -> Value:
-        joined = join_types([initial.type, result.type], result.type.dtype)
-        if joined is None:
-            self._loop_shapes(initial, result, span)
-        if joined == initial.type or not joined.on_device:
-            return (
-                initial
-                if not joined.on_device and initial.type == result.type
-                else self._host_widen(initial, joined)
-            )
-        return self.emit.broadcast(initial, joined, span)
+    def _carried_value(self, bound: Binding, key: Key, span: Span) -> Value:
+        if isinstance(bound, Poison):
+            raise Reported
+        if not isinstance(bound, Value):
+            self.fail("E321", f"`{key[-1]}` must be a number or tensor in a loop", span)
+        return bound
 
-    def _host_widen(self, initial: Value, joined: Type) -> Value:
-        if initial.type == joined:
-            return initial
-        return self.builder.make("full", (initial,), joined, initial.span)
+    def _joined(self, initial: Value, result: Value, span: Span) -> Type:
+        kinds = {initial.type.dtype, result.type.dtype}
+        dtype = kinds.pop() if len(kinds) == 1 else DType.REAL
+        joined = join_types([initial.type, result.type], dtype)
+        if joined is None or (kinds and not kinds | {dtype} <= {DType.INT, DType.REAL}):
+            self._loop_shapes(initial, result, span)
+        return joined
+
+    def _fitted(self, values: Iterable[Value], types: list[Type], span: Span) -> list[Value]:
+        return [
+            self.emit.broadcast(value, type_, span) if type_.on_device else value
+            for value, type_ in zip(values, types, strict=True)
+        ]
 
     def _loop_shapes(self, initial: Value, result: Value, span: Span) -> NoReturn:
         self.fail(
@@ -198,6 +244,11 @@ class Loops(Declarations):
         if name in ("p", "g") and self.frame.kind == "rule":
             return P if name == "p" else self.frame.rule.gradient
         return self.frame.local(name)
+
+
+def _carried_type(type_: Type) -> Type:
+    """A number that a loop changes is known once a step, not before."""
+    return type_ if type_.on_device else type_.with_(place=Place.HOST)
 
 
 def assigned(stmt: ast.Stmt) -> list[str]:

@@ -14,9 +14,10 @@ from optdsl.ir.nodes import Value
 from optdsl.ops import OPS
 from optdsl.source import Span
 from optdsl.syntax import ast
-from optdsl.types import SCALAR, DType, Instances, Place, Shape
+from optdsl.types import BATCH, SCALAR, DType, Instances, Place, Shape, Type
 
 Keywords = dict[str, Binding]
+INSTANCES = {None: Instances.PARAM, "group": Instances.GROUP, "all": Instances.RUN}
 WORDS = frozenset({"over", "own", "same", "axis"})
 """Keyword arguments whose value may be a bare word: over = workers."""
 
@@ -49,7 +50,9 @@ LATER = frozenset({
     "reshape", "host",
 })
 # fmt: on
-"""Names that the language keeps for a later version."""
+"""Functions that the language keeps for a later version."""
+LATER_ARGUMENTS = frozenset({"blocks", "where"})
+"""Arguments of reductions likewise."""
 
 
 class Primitives(Expressions):
@@ -61,7 +64,11 @@ class Primitives(Expressions):
         """Positional and keyword arguments of a primitive, evaluated and counted."""
         positional = [arg for arg in call.args if arg.name is None]
         named = {arg.name: self.word(arg) for arg in call.args if arg.name is not None}
-        for arg in call.args:
+        for k, arg in enumerate(call.args):
+            if arg.name is not None and arg.name in [each.name for each in call.args[:k]]:
+                self.fail("E208", f"`{arg.name}` is given twice", arg.span)
+            if arg.name in LATER_ARGUMENTS:
+                self.fail("E501", f"`{arg.name}` is not in this version", arg.span)
             if arg.name is not None and arg.name not in keywords:
                 listed = ", ".join(sorted(keywords)) or "none"
                 self.fail(
@@ -100,7 +107,7 @@ class Primitives(Expressions):
 
     def _reduction(self, call: ast.Call) -> Binding:
         most = 1 if call.function == "sum" else 16
-        args, named = self.arguments(call, 1, most, frozenset({"axis", "over", "blocks"}))
+        args, named = self.arguments(call, 1, most, frozenset({"axis", "over"}))
         values = [self.as_value(bound, call.span) for bound in args]
         if len(values) > 1:
             if any(not is_none(each) for each in named.values()):
@@ -117,8 +124,13 @@ class Primitives(Expressions):
 
     def reduce(self, op: str, value: Value, named: Keywords, span: Span) -> Value:
         """A reduction with `axis` and `over` as they were written."""
-        if not is_none(named.get("blocks")):
-            self.fail("E501", "`blocks` is not in this version of the language", span)
+        if value.type.dtype in (DType.BOOL, DType.STRING):
+            self.fail(
+                "E309",
+                "a condition is not a number",
+                span,
+                help="write where(condition, 1, 0) to count with it",
+            )
         over = self._over(named.get("over"), span)
         if over == "workers":
             return self.closure(f"worker_{op.removesuffix('_of')}", value, span)
@@ -156,43 +168,47 @@ class Primitives(Expressions):
         """How many elements a reduction with these arguments takes in."""
         args, named = self.arguments(call, 1, 1, frozenset({"axis", "over"}))
         value = self.as_value(args[0], call.span)
-        over, axis = (
-            self._over(named.get("over"), call.span),
-            self._axis(named.get("axis"), call.span),
-        )
+        over = self._over(named.get("over"), call.span)
+        axis = self._axis(named.get("axis"), call.span)
         if over == "workers":
             return self.emit.leaf("workers", Instances.RUN, Place.HOST, DType.INT)
         if over is not None:
-            shape = Shape((), value.type.shape.rows, value.type.shape.cols)
-            ones = self.emit.broadcast(
-                self.emit.const(1.0), value.type.with_(shape=shape, place=Place.DEVICE), call.span
-            )
+            lead = tuple(each for each in value.type.shape.lead if each == BATCH)
+            shape = Shape(lead, value.type.shape.rows, value.type.shape.cols)
+            type_ = value.type.with_(shape=shape, place=Place.DEVICE, dtype=DType.REAL)
+            ones = self.emit.broadcast(self.emit.const(1.0), type_, call.span)
             return self.emit.reduce("sum", ones, axis, over, self.path, call.span)
-        shape = value.type.shape
-        if axis is None:
-            dims = [d for d in shape.dims if d == "batch" or d in (shape.rows, shape.cols)]
-        elif axis in (0, 1):
-            dims = [shape.rows if axis == 0 else shape.cols]
-        else:
-            return self.emit.leaf("lead_size", Instances.RUN, Place.HOST, DType.INT, name=axis)
-        if axis is None and shape == self.emit.full:
+        return self._count_here(value.type.shape, axis, call.span)
+
+    def _count_here(self, shape: Shape, axis: int | str | None, span: Span) -> Value:
+        """The number of elements along `axis`, by default of the parameter's axes."""
+        if axis in (0, 1):
+            return self.emit.dim_value(shape.rows if axis == 0 else shape.cols)
+        if axis is not None:
+            return self._axis_size(shape, str(axis), span)
+        if shape == self.emit.full:
             return self.emit.size("numel")
+        dims = [*(each for each in shape.lead if each == BATCH), shape.rows, shape.cols]
         result = self.emit.const(1)
-        for dim in dims:
-            if dim != 1:
-                size = self.emit.dim_value(dim)
-                result = (
-                    size if is_const(result) else self.emit.map("mul", [result, size], call.span)
-                )
+        for size in (self.emit.dim_value(dim) for dim in dims if dim != 1):
+            result = size if is_const(result) else self.emit.map("mul", [result, size], span)
         return result
+
+    def _axis_size(self, shape: Shape, axis: str, span: Span) -> Value:
+        if axis not in shape.lead:
+            self.fail("E307", f"a value of shape {shape} has no axis `{axis}`", span)
+        if axis == "workers":
+            return self.emit.leaf("workers", Instances.RUN, Place.HOST, DType.INT)
+        return self.emit.leaf("lead_size", Instances.RUN, Place.HOST, DType.INT, name=axis)
 
     # ------------------------------------------------------------ shapes and matrices
 
     def _call_size(self, call: ast.Call) -> Binding:
         args, _ = self.arguments(call, 2, 2)
-        shape = self.as_value(args[0], call.span).type.shape
         axis = self._axis(args[1], call.span)
-        return self.emit.dim_value(shape.rows if axis == 0 else shape.cols)
+        if axis is None:
+            self.fail("E307", "`size` takes an axis: 0, 1 or the name of a leading one", call.span)
+        return self._count_here(self.as_value(args[0], call.span).type.shape, axis, call.span)
 
     def _call_len(self, call: ast.Call) -> Binding:
         args, _ = self.arguments(call, 1, 1)
@@ -240,6 +256,7 @@ class Primitives(Expressions):
         return shape
 
     def _call_inverse(self, call: ast.Call) -> Binding:
+        self._no_device_condition("a matrix routine of a library", call.span)
         (value,) = self.values(call, 1)
         return self.emit.shaped("inverse", [value], self._square(value, call), call.span)
 
@@ -253,6 +270,7 @@ class Primitives(Expressions):
         return self.emit.shaped("diag", [value], Shape(shape.lead, shape.rows, 1), call.span)
 
     def _call_solve(self, call: ast.Call) -> Binding:
+        self._no_device_condition("a matrix routine of a library", call.span)
         matrix, right = self.values(call, 2)
         shape = self._square(matrix, call)
         if shape.cols != right.type.shape.rows:
@@ -263,31 +281,45 @@ class Primitives(Expressions):
 
     def _draw(self, call: ast.Call) -> Binding:
         args, named = self.arguments(call, 0, 1, frozenset({"at", "over", "own", "same", "of"}))
-        shape = self.emit.full
-        if args:
-            if not isinstance(args[0], Dims):
-                self.fail("E314", "a shape is wanted, e.g. [rows, 1]", call.span)
-            shape = args[0].shape
+        if args and not isinstance(args[0], Dims):
+            self.fail("E314", "a shape is wanted, e.g. [rows, 1]", call.span)
+        shape = args[0].shape if args and isinstance(args[0], Dims) else self.emit.full
         if {"own", "same", "of"} & named.keys():
-            self.fail(
-                "E502",
-                "draws that differ or agree between workers come with distributed rules",
-                call.span,
-            )
+            self.fail("E502", "draws per worker are not in this version", call.span)
         over = self._over(named.get("over"), call.span)
+        if over == "workers":
+            self.fail("E502", "draws per worker are not in this version", call.span)
         if over and not shape.is_scalar:
             self.fail("E314", "a draw over all parameters has the shape []", call.span)
-        at = self.as_value(
-            named.get("at") or self.name("steps" if over else "t", call.span), call.span
-        )
-        instances = (
-            Instances.PARAM if over is None else Instances.RUN if over == "all" else Instances.GROUP
-        )
-        place = Place.DEVICE
-        from_type = at.type.with_(instances=instances, shape=shape, place=place, dtype=DType.REAL)
+        instances = INSTANCES[over]
+        at, turns = self._drawn_at(named.get("at"), instances, call.span)
+        place = Place.HOST if over else Place.DEVICE
+        type_ = Type(instances, shape, place, DType.REAL)
+        site = self.sites.setdefault(self.textual_place(call.span), len(self.sites) + 1)
         return self.builder.make(
-            call.function, (at,), from_type, call.span, site=self.number("draw"), over=over
+            call.function, (at, *turns), type_, call.span, site=site, over=over
         )
+
+    def _drawn_at(
+        self, bound: Binding | None, instances: Instances, span: Span
+    ) -> tuple[Value, tuple[Value, ...]]:
+        """The number that a draw belongs to, by default that of the update; and then, in a loop,
+        the numbers of the passes, so that each pass draws anew."""
+        if is_none(bound):
+            shared = instances < Instances.PARAM
+            return self.as_value(self.name("steps" if shared else "t", span), span), self.turns
+        assert bound is not None
+        at = self.as_value(bound, span)
+        if at.type.on_device or at.type.dtype in (DType.BOOL, DType.STRING):
+            self.fail("E313", "`at` is a host number", span)
+        if at.type.instances > max(instances, Instances.GROUP):
+            self.fail(
+                "E408",
+                "a draw for all parameters cannot be `at` a number of each",
+                span,
+                help="use `steps`, the number of the group's step",
+            )
+        return at, ()
 
     _call_rand = _call_randn = _call_exponential = _draw
 

@@ -6,20 +6,23 @@ Relies on: statements. Does not do: any simplification; the result says what the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from optdsl.diagnostics import Label, Sink, did_you_mean
-from optdsl.frontend.bindings import Binding, Reported, RuleRef
+from optdsl.frontend.bindings import POISON, Binding, GivenUp, Reported, RuleRef
 from optdsl.frontend.core import Frame, P, RuleFrame
 from optdsl.frontend.scope import Scope as FileScope
 from optdsl.frontend.statements import Statements
 from optdsl.ir.fold import is_const
-from optdsl.ir.nodes import Hyper, Rule, Value, reachable
+from optdsl.ir.nodes import Hyper, Rule, Scope, Value, reachable
 from optdsl.source import Span
 from optdsl.syntax import ast
 from optdsl.types import DType, Instances, Place
 
 RuleItem = ast.Optimizer | ast.Wrapper | ast.Alias
+LATER_HYPERS = frozenset({"storage"})
+"""What every rule will take in a later version."""
 STAND_IN = "optdsl stand-in"
 """The inner rule that a wrapper is checked with when nothing uses it: p -= g."""
 
@@ -38,13 +41,16 @@ class Rules(Statements):
         """Bind a rule's parameters: to what is given, else to a hyperparameter of the whole rule,
         or with `fixed` to their defaults."""
         for parameter in parameters:
-            if parameter.default is None:
+            if isinstance(item, ast.Wrapper) and parameter.default is None:
                 continue
+            local = self.frame.local(parameter.name)
             try:
-                bound = self._hyper(item, parameter, given, fixed, defaults)
+                self.need_free(parameter.name, parameter.name_span)
+                if local in self.store:
+                    self.fail("E212", f"`{parameter.name}` is given twice", parameter.name_span)
+                self.store[local] = self._hyper(item, parameter, given, fixed, defaults)
             except Reported:
-                continue
-            self.store[self.frame.local(parameter.name)] = bound
+                self.store[local] = POISON
 
     def _hyper(
         self,
@@ -57,18 +63,21 @@ class Rules(Statements):
         name = parameter.name
         if name in given:
             return given[name]
-        assert parameter.default is not None
-        default = defaults.get(name) or self.evaluate(parameter.default)
-        plain = self._plain(default, parameter.default.span)
+        if name in defaults:
+            default, place = defaults[name], self.frame.call or parameter.span
+        elif parameter.default is not None:
+            default, place = self.evaluate(parameter.default), parameter.default.span
+        else:
+            self.fail("E413", f"the hyperparameter `{name}` has no default", parameter.span)
+        plain = self._plain(default, place)
         if fixed:
             return default
         known = self.hypers.get(name)
         if known is not None:
             assert known.span is not None
-            owner = self.hyper_owner[name]
             self.fail(
                 "E410",
-                f"`{owner}` and `{item.name}` both have a hyperparameter `{name}`",
+                f"`{self.hyper_owner[name]}` and `{item.name}` both have a hyperparameter `{name}`",
                 self.frames[0].rule.item.name_span,
                 "in this rule",
                 Label(known.span, "one"),
@@ -76,6 +85,7 @@ class Rules(Statements):
                 help=f"rename one: optimizer NAME(inner_{name} = ...) = "
                 f"...({item.name}({name} = inner_{name}))",
             )
+        self.need_public(name, parameter.name_span)
         self.hypers[name] = Hyper(name, plain, parameter.span)
         self.hyper_owner[name] = item.name
         return self._hyper_value(name, plain, ())
@@ -103,33 +113,33 @@ class Rules(Statements):
     def rule_ref(self, expr: ast.Expr) -> RuleRef:
         """`AdamW`, `Lookahead(AdamW, k = 10)`: a rule with what the expression binds."""
         if isinstance(expr, ast.Name):
-            return RuleRef(self._rule_item(expr.name, expr.span)[0], (), expr.span)
+            return self._named_rule(expr.name, expr.span)
         if not isinstance(expr, ast.Call):
             self.fail("E206", "a rule is wanted here, e.g. Lookahead(AdamW)", expr.span)
-        item, _ = self._rule_item(expr.function, expr.function_span)
-        inner = [p.name for p in inner_parameters(item)]
-        args: list[tuple[str, Binding]] = []
-        position = 0
+        ref = self._named_rule(expr.function, expr.function_span)
+        inner = [p.name for p in inner_parameters(ref.item)]
+        position, seen = 0, set()
         for arg in expr.args:
             name = arg.name
             if name is None:
                 if position >= len(inner):
                     self.fail(
                         "E209",
-                        f"`{item.name}` wraps {len(inner)} rules",
+                        f"`{ref.item.name}` wraps {len(inner)} rules",
                         arg.span,
                         help="hyperparameters are given by name",
                     )
                 name, position = inner[position], position + 1
-            args.append(
-                (name, self.rule_ref(arg.value) if name in inner else self.evaluate(arg.value))
-            )
-        self._check_names(
-            item, [(name, arg.span) for (name, _), arg in zip(args, expr.args, strict=True)]
-        )
-        return RuleRef(item, tuple(args), expr.span)
+            if name in seen:
+                self.fail("E208", f"`{name}` is given twice", arg.span)
+            seen.add(name)
+            if name in inner:
+                ref = replace(ref, args=(*ref.args, (name, self.rule_ref(arg.value))))
+            else:
+                ref = self._bound(ref, name, self.evaluate(arg.value), arg.span, final=False)
+        return replace(ref, span=expr.span)
 
-    def _rule_item(self, name: str, span: Span) -> tuple[RuleItem, FileScope]:
+    def _named_rule(self, name: str, span: Span) -> RuleRef:
         found = self.frame.scope.find(name)
         if found is None:
             meant = did_you_mean(name, self.frame.scope.names())
@@ -143,32 +153,87 @@ class Rules(Statements):
         item, scope = found
         if not isinstance(item, ast.Optimizer | ast.Wrapper | ast.Alias):
             self.fail("E206", f"`{name}` is a function, not a rule", span)
-        return item, scope
+        return RuleRef(item, scope, (), span)
 
-    def _check_names(self, item: RuleItem, given: list[tuple[str, Span]]) -> None:
-        if item.name == STAND_IN or (isinstance(item, ast.Alias) and item.parameters is None):
-            return  # an alias takes what its parts take; they check it
-        names = [p.name for p in item.parameters or ()]
-        seen: set[str] = set()
-        for name, span in given:
-            if name not in names:
-                meant = did_you_mean(name, names)
-                self.fail(
-                    "E208",
-                    f"`{item.name}` has no hyperparameter `{name}`",
-                    span,
-                    help=f"did you mean `{meant}`?" if meant else f"it has {', '.join(names)}",
-                )
-            if name in seen:
-                self.fail("E208", f"`{name}` is given twice", span)
-            seen.add(name)
+    def _bound(
+        self, ref: RuleRef, name: str, bound: Binding, span: Span, *, final: bool
+    ) -> RuleRef:
+        """`ref` with a hyperparameter bound: of the rule itself, or of the one inner rule that has
+        it. A literal that is not `final` sets a default."""
+        ref = self._expanded(ref)
+        if ref.item.name == STAND_IN:
+            return ref
+        if name in hyper_names(ref.item):
+            if final:
+                return replace(ref, given=(*ref.given, (name, bound)))
+            return replace(ref, args=(*ref.args, (name, bound)))
+        inner = [(n, each) for n, each in ref.args if isinstance(each, RuleRef)]
+        owners = [(n, each) for n, each in inner if name in self._all_names(each)]
+        if len(owners) == 1:
+            owner, each = owners[0]
+            changed = (owner, self._bound(each, name, bound, span, final=final))
+            return replace(ref, args=tuple(changed if a[0] == owner else a for a in ref.args))
+        if owners:
+            both = " and ".join(f"`{each.item.name}`" for _, each in owners)
+            self.fail(
+                "E208",
+                f"{both} both have a hyperparameter `{name}`",
+                span,
+                help=f"give it to one of them: {owners[0][1].item.name}({name} = ...)",
+            )
+        if name in LATER_HYPERS:
+            self.fail("E501", f"`{name}` is not in this version", span)
+        names = sorted(self._all_names(ref))
+        meant = did_you_mean(name, names)
+        self.fail(
+            "E208",
+            f"`{ref.item.name}` has no hyperparameter `{name}`",
+            span,
+            help=f"did you mean `{meant}`?" if meant else f"it has {', '.join(names) or 'none'}",
+        )
+
+    def _all_names(self, ref: RuleRef) -> set[str]:
+        """The hyperparameters that a rule takes, with those of its inner rules."""
+        ref = self._expanded(ref)
+        names = set(hyper_names(ref.item))
+        for _, each in ref.args:
+            if isinstance(each, RuleRef):
+                names |= self._all_names(each)
+        return names
+
+    def _expanded(self, ref: RuleRef) -> RuleRef:
+        """An alias without parameters of its own is what it stands for."""
+        if not isinstance(ref.item, ast.Alias) or ref.item.parameters is not None:
+            return ref
+        frame = Frame(self.number("frame"), "rule", ref.scope, self.frame.rule, ref.item, ref.span)
+        with self.entered(frame):
+            meant = self._expanded(self.rule_ref(ref.item.value))
+        for name, bound in ref.args:
+            meant = self._bound(meant, name, bound, ref.span, final=False)
+        for name, bound in ref.given:
+            meant = self._bound(meant, name, bound, ref.span, final=True)
+        return meant
 
     # ------------------------------------------------------------ running rules
 
     def run_rule(self, stmt: ast.Step | ast.Use) -> None:
-        if self.frame.kind != "rule":
-            self.fail("E231", "only a rule runs another", stmt.span)
-        if self.loop_depth:
+        self._may_run_rule(stmt)
+        if isinstance(stmt, ast.Step):
+            ref = self._inner(stmt)
+        else:
+            ref = self._named_rule(stmt.name, stmt.name_span)
+        seen: set[str] = set()
+        for arg in stmt.args:
+            if arg.name is None or arg.name in seen:
+                self.fail("E209", "hyperparameters are given by name, once each", arg.span)
+            seen.add(arg.name)
+            ref = self._bound(ref, arg.name, self.evaluate(arg.value), arg.span, final=True)
+        prefix = self._prefix(stmt, ref)
+        fixed = isinstance(stmt, ast.Use) or self.fixed
+        self.run_ref(ref, fixed, stmt.span, prefix)
+
+    def _may_run_rule(self, stmt: ast.Step | ast.Use) -> None:
+        if self.loop_depth or self.unrolled_depth:
             self.fail("E401", "a rule cannot run in a loop", stmt.span)
         for condition, _ in self.path:
             if condition.type.place is not Place.STATIC:
@@ -181,85 +246,76 @@ class Rules(Statements):
                 )
         if self.device_depth:
             self.fail("E320", "a rule cannot run under a condition on tensors", stmt.span)
-        given = {arg.name: self.evaluate(arg.value) for arg in stmt.args if arg.name is not None}
-        if len(given) != len(stmt.args):
-            self.fail("E209", "hyperparameters are given by name, once each", stmt.span)
-        if isinstance(stmt, ast.Step):
-            ref = self.frame.rule.inner.get(stmt.name)
-            if not isinstance(ref, RuleRef):
-                self.fail(
-                    "E207",
-                    f"`{stmt.name}` is not an inner rule of this wrapper",
-                    stmt.name_span,
-                    help="an inner rule is a parameter without a default, first in the list",
-                )
-        else:
-            ref = RuleRef(self._rule_item(stmt.name, stmt.name_span)[0], (), stmt.name_span)
-        item = ref.item
-        assert isinstance(item, ast.Optimizer | ast.Wrapper | ast.Alias)
-        self._check_names(item, [(arg.name or "", arg.span) for arg in stmt.args])
-        self.run_ref(ref, given, fixed=isinstance(stmt, ast.Use) or self.fixed, call=stmt.span)
+
+    def _inner(self, stmt: ast.Step) -> RuleRef:
+        ref = self.frame.rule.inner.get(stmt.name)
+        if not isinstance(ref, RuleRef):
+            self.fail(
+                "E207",
+                f"`{stmt.name}` is not an inner rule of this wrapper",
+                stmt.name_span,
+                help="an inner rule is a parameter without a default, first in the list",
+            )
+        return ref
+
+    def _prefix(self, stmt: ast.Step | ast.Use, ref: RuleRef) -> str:
+        """What stands before the keys of the rule's states: of several inner rules, its name, or
+        where two of them are the same rule, what the wrapper calls it."""
+        inner = [each for each in self.frame.rule.inner.values() if isinstance(each, RuleRef)]
+        if isinstance(stmt, ast.Use) or len(inner) == 1:
+            return self.frame.rule.prefix
+        names = [self._expanded(each).item.name for each in inner]
+        name = ref.item.name
+        return f"{stmt.name if names.count(name) > 1 else name}."
 
     fixed: bool = False
     """Whether hyperparameters that nothing binds are fixed at their defaults."""
 
-    def run_ref(
-        self, ref: RuleRef, given: dict[str, Binding], fixed: bool, call: Span | None
-    ) -> None:
-        """Run a rule here. `given` binds hyperparameters; so do the reference's own arguments, of
-        which literals only set a default."""
-        item = ref.item
-        scope = self._scope_of(item)
+    def run_ref(self, ref: RuleRef, fixed: bool, call: Span | None, prefix: str = "") -> None:
+        """Run a rule here, with what the reference binds."""
+        ref = self._expanded(ref)
         bound = dict(ref.args)
-        inner = {name: each for name, each in bound.items() if isinstance(each, RuleRef)}
+        inner: dict[str, Binding] = {n: b for n, b in bound.items() if isinstance(b, RuleRef)}
         defaults = {n: b for n, b in bound.items() if n not in inner and _literal(b)}
-        expressions = {n: b for n, b in bound.items() if n not in inner and n not in defaults}
-        rule = RuleFrame(self.number("rule"), item, dict(inner))
-        frame = Frame(self.number("frame"), "rule", scope, rule, call, item.name)
+        given = {n: b for n, b in bound.items() if n not in inner and n not in defaults}
+        rule = RuleFrame(self.number("rule"), ref.item, inner, prefix)
+        frame = Frame(self.number("frame"), "rule", ref.scope, rule, ref.item, call)
         gradient = self.store[self.frame.rule.gradient]
         with self.entered(frame):
             before, self.fixed = self.fixed, fixed
             self.store[rule.gradient] = gradient
-            self._run_item(item, {**expressions, **given}, fixed, defaults)
-            self.fixed = before
+            try:
+                self._run_item(ref.item, given | dict(ref.given), fixed, defaults)
+            finally:
+                self.fixed = before
         for key in [k for k in self.store if k[0] == "local" and k[1] == frame.number]:
             del self.store[key]
         self.store.pop(rule.gradient, None)
 
-    def _scope_of(self, item: ast.Item) -> FileScope:
-        if item.name == STAND_IN:
-            return self.frame.scope
-        found = self.frame.scope.find(item.name)
-        if found is not None and found[0] is item:
-            return found[1]
-        for frame in reversed(self.frames):
-            found = frame.scope.find(item.name)
-            if found is not None and found[0] is item:
-                return found[1]
-        return self.frame.scope
-
     def _run_item(
         self, item: ast.Item, given: dict[str, Binding], fixed: bool, defaults: dict[str, Binding]
     ) -> None:
+        assert isinstance(item, RuleItem)
+        self._check_parameters(item)
+        self.declare_hypers(item, item.parameters or (), given, fixed, defaults)
         if isinstance(item, ast.Alias):
-            parameters = item.parameters or ()
-            names = {p.name for p in parameters}
-            own = {n: b for n, b in given.items() if n in names}
-            self.declare_hypers(
-                item, parameters, own, fixed, {n: b for n, b in defaults.items() if n in names}
-            )
+            call = item.name_span if self.frame.call else None
             ref = self.rule_ref(item.value)
-            rest = {n: b for n, b in given.items() if n not in names}
-            merged = dict(ref.args) | {n: b for n, b in defaults.items() if n not in names}
-            self.run_ref(
-                RuleRef(ref.item, tuple(merged.items()), ref.span),
-                rest,
-                fixed or item.parameters is not None,
-                item.name_span if self.frame.call else None,
-            )
-            return
-        assert isinstance(item, ast.Optimizer | ast.Wrapper)
-        missing = [p.name for p in inner_parameters(item) if p.name not in self.frame.rule.inner]
+            self.run_ref(ref, fixed or item.parameters is not None, call, self.frame.rule.prefix)
+        else:
+            self.run_all(item.body)
+
+    def _check_parameters(self, item: RuleItem) -> None:
+        """The inner rules of a wrapper come first and are all given."""
+        inner = inner_parameters(item)
+        for parameter in (item.parameters or ())[: len(inner)]:
+            if parameter not in inner:
+                self.fail(
+                    "E413",
+                    f"the inner rules of `{item.name}` come before its hyperparameters",
+                    parameter.span,
+                )
+        missing = [p.name for p in inner if p.name not in self.frame.rule.inner]
         if missing:
             self.fail(
                 "E414",
@@ -267,15 +323,13 @@ class Rules(Statements):
                 self.frame.call or item.name_span,
                 help=f"write optimizer NAME = {item.name}(AdamW)",
             )
-        self.declare_hypers(item, item.parameters, given, fixed, defaults)
-        self.run_body(item.body, item.span)
 
     # ------------------------------------------------------------ the whole rule
 
     def lower(self, item: RuleItem, scope: FileScope) -> Rule | None:
         """The typed rule of `item`, None where it has errors."""
         rule = RuleFrame(self.number("rule"), item, {})
-        frame = Frame(self.number("frame"), "rule", scope, rule, None, item.name)
+        frame = Frame(self.number("frame"), "rule", scope, rule, item)
         self.frames = [frame]
         self.emit.view = self._view(item, scope)
         param = self.builder.make("param", (), self.emit.param_type)
@@ -287,10 +341,10 @@ class Rules(Statements):
                 item.span, STAND_IN, item.name_span, (), _plain_descent(item.span)
             )
             for parameter in inner_parameters(item):
-                rule.inner[parameter.name] = RuleRef(stand_in, (), item.name_span)
+                rule.inner[parameter.name] = RuleRef(stand_in, scope, (), item.name_span)
         try:
             self._run_item(item, {}, False, {})
-        except Reported:
+        except (Reported, GivenUp):
             return None
         if self.sink.has_errors:
             return None
@@ -304,6 +358,9 @@ class Rules(Statements):
             if self.store.get(("state", name)) is not None
             and self.store[("state", name)] is not self.state_value(name)
         }
+        evaluated = None
+        for path, value in self.evaluations:
+            evaluated = self._where_reached(path, value, evaluated or final)
         roots = [final, *updates.values(), *self.reports.values()]
         return Rule(
             name=item.name,
@@ -319,11 +376,17 @@ class Rules(Statements):
             param=None if final is param else final,
             updates=updates,
             dims=dict(self.emit.dims),
-            evaluated=self.evaluated,
+            evaluated=evaluated,
             reports=dict(self.reports),
             reads_gradient=any(value.op == "grad" for value in reachable(roots)),
             static_conditions=tuple(self.static_conditions),
         )
+
+    def _where_reached(self, path: Scope, value: Value, otherwise: Value) -> Value:
+        for condition, side in reversed(path):
+            sides = (value, otherwise) if side else (otherwise, value)
+            value = self.emit.choose(condition, *sides, self.frame.item.name_span)
+        return value
 
     def _view(self, item: ast.Item, scope: FileScope) -> str:
         """The one `view` of a rule and the rules inside it: they share p, and with it its view."""
@@ -346,6 +409,12 @@ def inner_parameters(item: ast.Item) -> tuple[ast.Parameter, ...]:
     if not isinstance(item, ast.Wrapper):
         return ()
     return tuple(p for p in item.parameters if p.default is None)
+
+
+def hyper_names(item: ast.Item) -> list[str]:
+    """The hyperparameters that a rule's own signature has."""
+    parameters: tuple[ast.Parameter, ...] = getattr(item, "parameters", None) or ()
+    return [p.name for p in parameters if p not in inner_parameters(item)]
 
 
 def _literal(bound: Binding) -> bool:

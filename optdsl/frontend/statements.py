@@ -6,39 +6,71 @@ Does not do: `step`, `use` (rules.py defines `run_rule`).
 
 from __future__ import annotations
 
-from optdsl.frontend.bindings import POISON, Binding, Reported
-from optdsl.frontend.core import P, StateSlot
+from optdsl.diagnostics import InternalError
+from optdsl.frontend.bindings import Binding, Reported, Undefined
+from optdsl.frontend.core import STATEMENTS, P, StateSlot
 from optdsl.frontend.expressions import RESERVED, is_settled
 from optdsl.frontend.loops import Loops, assigned, titled
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
 from optdsl.syntax import ast
+from optdsl.types import Instances
+
+RULE_ONLY = {
+    ast.Attribute: "attribute",
+    ast.Require: "require",
+    ast.Input: "input",
+    ast.View: "view",
+    ast.Eval: "eval",
+    ast.Report: "report",
+    ast.Step: "step",
+    ast.Use: "use",
+}
+"""Statements that no function has."""
 
 
 class Statements(Loops):
     def run_body(self, body: tuple[ast.Stmt, ...], span: Span) -> Binding | None:
-        """Run statements; the value of `return`, if one was reached."""
+        """Run the statements of a function; the value of `return`, if one was reached."""
         for position, stmt in enumerate(body):
             if isinstance(stmt, ast.Return):
                 return self.evaluate(stmt.value)
-            if isinstance(stmt, ast.If) and _returns(stmt):
+            if isinstance(stmt, ast.If) and (_returns(stmt) or _declares_anew(stmt)):
                 return self._returned(stmt, body[position + 1 :], span)
             self.run(stmt)
         return None
 
+    def run_all(self, body: tuple[ast.Stmt, ...]) -> None:
+        """Run the statements of a rule or a block. Where the branches of one declare states of one
+        name, as of different shapes, what follows belongs to each branch."""
+        for position, stmt in enumerate(body):
+            if isinstance(stmt, ast.If | ast.When) and _declares_anew(stmt):
+                self.run(_followed(stmt, body[position + 1 :]))
+                return
+            self.run(stmt)
+
     def run(self, stmt: ast.Stmt) -> None:
         """One statement. An error is reported, and the names it would set are poisoned."""
+        if self.number("statement") > STATEMENTS:
+            self.give_up(f"the rule unfolds to more than {STATEMENTS:,} statements", stmt.span)
         try:
             self._run(stmt)
         except Reported:
+            if not self.sink.has_errors:
+                raise InternalError("frontend", f"no error for {stmt.span}") from None
             for name in assigned(stmt):
-                self.store[self._key(name)] = POISON
+                self.poison(self._key(name))
 
     def _run(self, stmt: ast.Stmt) -> None:
+        word = RULE_ONLY.get(type(stmt))
+        if word is not None and self.frame.kind != "rule":
+            self.fail("E231", f"`{word}` belongs to a rule, not to a function", stmt.span)
         match stmt:
-            case ast.Doc() | ast.View():
-                pass  # views are found before the body runs
+            case ast.Doc():
+                pass
+            case ast.View():
+                self._view_at_top(stmt)
             case ast.Attribute():
                 self._attribute(stmt)
             case ast.Require(conditions=conditions):
@@ -60,18 +92,56 @@ class Statements(Loops):
                 self._repeat(stmt)
             case ast.For():
                 self._for(stmt)
-            case ast.Eval(value=expr):
-                self.evaluated = self._like_p(self.value(expr), expr.span)
+            case ast.Eval():
+                self._eval(stmt)
             case ast.Report():
-                value = self.value(stmt.value)
-                self.reports[stmt.name or f"report{len(self.reports) + 1}"] = value
+                self._report(stmt)
             case ast.Step() | ast.Use():
                 self.run_rule(stmt)
+            case ast.Return():
+                self.fail("E201", "`return` ends a function; this is not one", stmt.span)
             case _:
                 self.fail("E201", "this statement has no place here", stmt.span)
 
     def run_rule(self, stmt: ast.Step | ast.Use) -> None:
         raise AssertionError("rules.py defines it")
+
+    # ------------------------------------------------------------ what a step shows
+
+    def _view_at_top(self, stmt: ast.View) -> None:
+        """Views are found before the body runs; here only their place is looked at."""
+        if stmt not in getattr(self.frame.item, "body", ()):
+            self.fail("E201", "`view` stands at the top of a rule: it holds everywhere", stmt.span)
+
+    def _eval(self, stmt: ast.Eval) -> None:
+        self._not_conditional("eval", stmt.span)
+        value = self._like_p(self.value(stmt.value), stmt.value.span)
+        self.evaluations.append((self.path, value))
+
+    def _report(self, stmt: ast.Report) -> None:
+        self._not_conditional("report", stmt.span)
+        value = self.value(stmt.value)
+        name = stmt.name or f"report{len(self.reports) + 1}"
+        if not value.type.shape.is_scalar or value.type.instances is Instances.PARAM:
+            self.fail(
+                "E416",
+                "a report is one number for the group or the model",
+                stmt.value.span,
+                "one for each parameter" if value.type.shape.is_scalar else value.type.describe(),
+                help="reduce it with over = all or over = group",
+            )
+        # On a step that does not come here it is not a number.
+        for condition, side in reversed(self.path):
+            missing: Value = self.reports.get(name, self.emit.const(float("nan")))
+            sides = (value, missing) if side else (missing, value)
+            value = self.emit.choose(condition, *sides, stmt.span)
+        self.reports[name] = value
+
+    def _not_conditional(self, word: str, span: Span) -> None:
+        if self.device_depth or self.loop_depth:
+            self.fail(
+                "E201", f"`{word}` cannot stand in a loop or under a condition on tensors", span
+            )
 
     # ------------------------------------------------------------ assignment
 
@@ -109,9 +179,9 @@ class Statements(Loops):
         if not isinstance(target, ast.Name):
             self.fail("E201", "only names can be assigned", target.span)
         name = target.name
-        if name in RESERVED - {"p", "g"}:
-            self.fail("E404", f"`{name}` cannot be assigned", target.span)
         slot = self.store.get(self.frame.local(name))
+        if name in RESERVED - {"p", "g"} and slot is None:
+            self.fail("E404", f"`{name}` cannot be assigned", target.span)
         if name in ("p", "g") and slot is None:
             if self.frame.kind != "rule":
                 self.fail(
@@ -135,8 +205,9 @@ class Statements(Loops):
 
     def _store_entry(self, target: ast.Index, bound: Binding, stmt: ast.Assign) -> None:
         if not isinstance(target.base, ast.Name):
-            self.fail("E201", "only a state's entry can be assigned", target.span)
+            self.fail("E201", "only an entry of a name can be assigned", target.span)
         base, index = self.value(target.base), self.value(target.index)
+        self.need_entry(base, index, target.index.span)
         value = self.as_value(bound, stmt.value.span)
         shape = self.entry_shape(base, target.span)
         self._fits(value, base.type.with_(shape=shape), stmt.value.span, "the entry")
@@ -156,8 +227,7 @@ class Statements(Loops):
         condition = self.value(expr)
         self.need_condition(condition, expr.span)
         if is_const(condition):
-            for stmt in body if condition.attr("value") else orelse:
-                self.run(stmt)
+            self.run_all(body if condition.attr("value") else orelse)
             return
         if not condition.type.shape.is_scalar and condition.type.on_device:
             self.fail(
@@ -169,31 +239,36 @@ class Statements(Loops):
             )
         before = dict(self.store)
         with self.conditioned(condition, True):
-            for stmt in body:
-                self.run(stmt)
+            self.run_all(body)
         then, self.store = self.store, before
         with self.conditioned(condition, False):
-            for stmt in orelse:
-                self.run(stmt)
+            self.run_all(orelse)
         self.merge(condition, then, self.store, expr.span)
 
     def _returned(self, stmt: ast.If, rest: tuple[ast.Stmt, ...], span: Span) -> Binding:
+        """A branch that returns: what follows it belongs to each side that does not."""
         condition = self.value(stmt.condition)
         self.need_condition(condition, stmt.condition.span)
-        sides = []
+        if is_const(condition):
+            taken = (*(stmt.body if condition.attr("value") else stmt.orelse), *rest)
+            return self._result(taken, span, stmt)
         before = dict(self.store)
-        for side, body in ((True, stmt.body), (False, stmt.orelse or rest)):
-            if is_const(condition) and bool(condition.attr("value")) is not side:
-                continue
-            self.store = dict(before)
-            with self.conditioned(condition, side):
-                result = self.run_body(body, span)
-            if result is None:
-                self.fail("E232", "one side of this `if` returns and the other does not", stmt.span)
-            sides.append(result)
-        if len(sides) == 1:
-            return sides[0]
-        return self.select(condition, sides[0], sides[1], stmt.span)
+        with self.conditioned(condition, True):
+            first = self._result((*stmt.body, *rest), span, stmt)
+        then, self.store = self.store, before
+        with self.conditioned(condition, False):
+            second = self._result((*stmt.orelse, *rest), span, stmt)
+        self.merge(condition, then, self.store, stmt.condition.span)
+        chosen = self.select(condition, first, second, stmt.span)
+        if isinstance(chosen, Undefined):
+            self.fail("E232", "the sides of this `if` return different kinds of values", stmt.span)
+        return chosen
+
+    def _result(self, body: tuple[ast.Stmt, ...], span: Span, stmt: ast.If) -> Binding:
+        result = self.run_body(body, span)
+        if result is None:
+            self.fail("E232", "one side of this `if` returns and the other does not", stmt.span)
+        return result
 
     def _when(self, stmt: ast.When) -> None:
         arm, *rest = stmt.arms
@@ -237,6 +312,36 @@ def _returns(stmt: ast.If) -> bool:
         isinstance(s, ast.Return) or (isinstance(s, ast.If) and _returns(s))
         for s in (*stmt.body, *stmt.orelse)
     )
+
+
+def _arms(stmt: ast.If | ast.When) -> list[tuple[ast.Stmt, ...]]:
+    """The bodies of which one runs."""
+    if isinstance(stmt, ast.When):
+        return [*(arm.body for arm in stmt.arms), stmt.otherwise]
+    if len(stmt.orelse) == 1 and isinstance(stmt.orelse[0], ast.If):
+        return [stmt.body, *_arms(stmt.orelse[0])]
+    return [stmt.body, stmt.orelse]
+
+
+def _declares_anew(stmt: ast.If | ast.When) -> bool:
+    """Whether two of the branches declare a state of one name."""
+    names = [
+        name
+        for arm in _arms(stmt)
+        for name in {item.name for s in arm if isinstance(s, ast.State) for item in s.items}
+    ]
+    return len(names) != len(set(names))
+
+
+def _followed(stmt: ast.If | ast.When, rest: tuple[ast.Stmt, ...]) -> ast.If | ast.When:
+    """The statement with `rest` at the end of each of its branches."""
+    if isinstance(stmt, ast.When):
+        arms = tuple(arm.replace(body=(*arm.body, *rest)) for arm in stmt.arms)
+        return stmt.replace(arms=arms, otherwise=(*stmt.otherwise, *rest))
+    orelse: tuple[ast.Stmt, ...] = (*stmt.orelse, *rest)
+    if len(stmt.orelse) == 1 and isinstance(stmt.orelse[0], ast.If):
+        orelse = (_followed(stmt.orelse[0], rest),)
+    return stmt.replace(body=(*stmt.body, *rest), orelse=orelse)
 
 
 def _equals_zero(expr: ast.Expr) -> ast.Expr:

@@ -18,6 +18,10 @@ from optdsl.interpreter.members import Closure, Member, matrix_sizes
 from optdsl.ir.nodes import Rule, StateDecl, Value
 from optdsl.types import BATCH, Dim, Instances, Place, Shape
 
+SPREAD = 0x9E3779B1
+"""2^32 over the golden ratio: its multiples by call sites below 1,000 lie a million apart, so that
+each pass of a loop has draws of its own."""
+
 
 @dataclass
 class Leaves:
@@ -50,9 +54,12 @@ class Leaves:
             "numel": p.numel(),
             "ndim": p.dim(),
             BATCH: batch,
-            "workers": 1,
         }
-        return sizes[dim] if dim in sizes else int(self.get(self.rule.dims[dim], i))
+        if dim in sizes:
+            return sizes[dim]
+        if dim in self.rule.dims:
+            return int(self.get(self.rule.dims[dim], i))
+        return 1 if dim == "workers" else self._axis_size(dim, i)
 
     def shape(self, shape: Shape, i: int) -> tuple[int, ...]:
         return tuple(self.dim(dim, i) for dim in shape.dims)
@@ -61,12 +68,15 @@ class Leaves:
         return self.dim(value.attr("name"), i)
 
     def _op_lead_size(self, value: Value, i: int) -> int:
-        axis = value.attr("name")
+        return self._axis_size(value.attr("name"), i)
+
+    def _axis_size(self, axis: str, i: int) -> int:
+        """The size of a named axis, from an input that has it."""
         for declared in self.rule.inputs:
-            if axis in declared.type.shape.lead:
-                tensor = self._input(declared.name, i)
-                return tensor.shape[declared.type.shape.lead.index(axis)]
-        raise ValueError(f"no input has the axis {axis}")
+            lead = declared.type.shape.lead
+            if axis in lead and declared.name in self.members[i].inputs:
+                return self.members[i].inputs[declared.name].shape[lead.index(axis)]
+        raise ValueError(f"the step needs an input with the axis `{axis}`")
 
     def _op_workers(self, value: Value, i: int) -> int:
         return 1
@@ -166,13 +176,16 @@ class Leaves:
     # ------------------------------------------------------------ draws
 
     def draw(self, value: Value, i: int) -> Tensor | float:
-        """Numbers that depend on the seed, the call site, `at`, the parameter and the element."""
-        member = self.members[i]
+        """Numbers that depend on the seed, the call site, `at`, the parameter and the element, and
+        in a loop on the number of the pass."""
+        member, site = self.members[i], value.attr("site")
+        for number in value.args[1:]:
+            site = (site * SPREAD + int(self.get(number, i)) + 1) & 0xFFFFFFFF
         drawn = draws.draw(
             value.op,
             self.shape(value.type.shape, i),
             seed=int(member.group.get("seed", 0)),
-            site=value.attr("site"),
+            site=site,
             at=int(self.get(value.args[0], i)),
             parameter=-1 if value.attr("over") else member.index,
             device=member.p.device,

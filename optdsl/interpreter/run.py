@@ -6,6 +6,7 @@ Does not do: write anything; round to storage.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,7 @@ class Run(Evaluation):
         inside = _inside(body)
         together = self._together(body, inside, i)
         carried = {j: tuple(self.get(arg, j) for arg in value.args[1:]) for j in together}
-        for number in range(int(self.get(value.args[0], i))):
+        for number in range(_passes(self.get(value.args[0], i))):
             memo: Memo = {}
             for j in together:
                 for arg, each in zip(body.args, carried[j], strict=True):
@@ -116,6 +117,13 @@ class Run(Evaluation):
                 outer = tuple((c, side) for c, side in scope_of(each) if c not in inside)
                 found.update(j for j in range(len(self.members)) if self.holds(outer, j))
         return sorted(found)
+
+
+def _passes(count: float) -> int:
+    """How often a loop of `count` runs: rounded down; not at all where that is no number."""
+    if math.isinf(count):
+        raise ValueError(f"a loop of {count} passes")
+    return 0 if math.isnan(count) else math.floor(count)
 
 
 def _roots(body: LoopBody) -> list[Value]:

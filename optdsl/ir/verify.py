@@ -212,7 +212,9 @@ class _Check:
             return 1 + len(value.attr("scope"))
         if value.op == "loop":
             return 1 + len(value.attr("body").args)
-        return 1 if row.kind is Kind.RANDOM else row.arity
+        if row.kind is Kind.RANDOM:  # `at`, then the pass of each loop around it
+            return max(1, len(value.args))
+        return row.arity
 
     def condition(self, value: Value) -> None:
         legal = not value.type.on_device and value.type.dtype is DType.BOOL
@@ -301,7 +303,9 @@ class _Check:
 
     def kind_random(self, value: Value) -> None:
         self.need(not value.args[0].type.on_device, "`at` is not on the host")
-        self.need(value.type.on_device and value.type.dtype is DType.REAL, "is no tensor")
+        one = value.attr("over") is not None and value.type.shape == SCALAR
+        self.need(value.type.on_device is not one, "is on the wrong side")
+        self.need(value.type.dtype is DType.REAL, "is no number")
 
     def kind_closure(self, value: Value) -> None:
         self.need(value.type.on_device, "is not on the device")

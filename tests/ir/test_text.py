@@ -37,7 +37,7 @@ optimizer Loops(lr = 0.1, steps_in = 3, mode = "a", limit = inf):
     n = n + sum(x, over = all)
     every 4:
         p -= lr * hist[0]
-    report size = norm(x)
+    report size = norm(x, over = all)
     eval p + 1
 """
 
