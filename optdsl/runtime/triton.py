@@ -144,7 +144,7 @@ class TritonRunner:
 
     def _block(self) -> int:
         """A warp of 64 lanes needs twice the elements for the same accesses."""
-        if self._plan.device.type == "cpu":
+        if self._plan.device.type != "cuda":
             return BLOCK
         return BLOCK * torch.cuda.get_device_properties(self._plan.device).warp_size // 32
 
@@ -187,7 +187,10 @@ class _Moving:
 
 
 def _device(device: torch.device) -> AbstractContextManager[Any]:
-    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
+    if device.type == "cpu":
+        return nullcontext()
+    context: AbstractContextManager[Any] = torch.get_device_module(device).device(device)
+    return context
 
 
 def _tiles(owner: StepClass, launch: Launch, block: int) -> Iterator[tuple[Ints, dict[str, Any]]]:

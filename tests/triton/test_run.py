@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from optdsl.ops import OPS, Kind
+from optdsl.runtime.triton import CUTTING
 from tests import plans
+from tests.triton.running import CUTTING as SMALL
 from tests.triton.running import Shape, run
 from tests.triton.sources import HAND, RULES, ZOO, plan_of
 
@@ -137,3 +139,42 @@ def test_the_same_bits_on_every_run() -> None:
     runs = [run(plans.adafactor(), MATRICES) for _ in range(2)]
     for first, second in zip(runs[0].tensors, runs[1].tensors, strict=True):
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("adafactor", (1, 2, 50_257)),
+        ("adafactor", (1, 1_000_000, 1)),
+        ("adafactor", (1, 3000, 3)),
+        ("swan", (1, 2, 50_257)),
+    ],
+    ids=str,
+)
+def test_wide_rows_and_long_columns(name: str, shape: Shape) -> None:
+    """In the tasks that the target really cuts."""
+    done = run(plan_of(name), [shape], cutting=CUTTING)
+    check(done.tensors, done.wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", [*HAND, *ZOO, *RULES])
+def test_on_the_device(name: str, dtype: torch.dtype) -> None:
+    plan = plan_of(name)
+    shapes: list[Shape] = [*MIXED, (1, 300, 257), (1, 64, 512), (1, 5000, 1), (1, 3, 5000)]
+    for variant in range(len(plan.variants)):
+        for cutting in (SMALL, CUTTING):
+            options = {"variant": variant, "groups": 2, "device": "cuda", "cutting": cutting}
+            done = run(plan, shapes, dtype, **options)
+            check(done.tensors, done.wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["lamb", "adafactor"])
+def test_the_same_bits_on_every_run_of_the_device(name: str) -> None:
+    shapes: list[Shape] = [(1, 300, 257), (1, 64, 512)]
+    runs = [run(plan_of(name), shapes, device="cuda", cutting=CUTTING) for _ in range(2)]
+    for first, second in zip(runs[0].tensors, runs[1].tensors, strict=True):
+        assert all(torch.equal(first[key], second[key]) for key in first)
