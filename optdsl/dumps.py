@@ -6,11 +6,10 @@ Does not do: read anything back but a typed rule (ir.reading).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from optdsl.ir.fold import host_text
-from optdsl.ir.nodes import Rule, Value
+from optdsl.ir.nodes import Builder, Rule, Value
 from optdsl.ir.reading import PLACE
 from optdsl.ir.text import rule_text, values_text
 from optdsl.passes.variants import Branch, Split
@@ -43,13 +42,21 @@ def dump_text(result: object) -> str:
 
 def condition_text(path: Path) -> str:
     """Host conditions with the side taken: `t % k == 0 and not nesterov`; empty for none."""
-    texts = []
-    for value, side in path:
-        text = host_text(value)
-        if not side:
-            text = f"not {text}" if re.fullmatch(r"\w+(\(.*\))?", text) else f"not ({text})"
-        texts.append(text)
-    return " and ".join(texts)
+    return " and ".join(_side_text(value, side) for value, side in path)
+
+
+_OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}
+
+
+def _side_text(value: Value, side: bool) -> str:
+    if not side and value.op in _OPPOSITE:
+        builder = Builder()
+        return host_text(builder.make(_OPPOSITE[value.op], value.args, value.type))
+    text = host_text(value)
+    compound = value.op in ("and", "or", "name_matches")
+    if compound:
+        text = f"({text})"
+    return text if side else f"not {text}"
 
 
 # ---------------------------------------------------------------- tree

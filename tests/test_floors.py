@@ -38,6 +38,7 @@ FLOORS = {
     "runtime": 6,
     "compiler": 7,
     "dumps": 7,
+    "hosteval": 7,
     "explain": 7,
     "verify": 7,
     "bench": 7,

@@ -1,0 +1,29 @@
+"""The reports of `optdsl explain FILE`.
+
+Input: the command's options. Output: a report for each rule. Relies on: compiler, explain.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from optdsl.cli.rules import find_target, pick
+from optdsl.compiler import compile_rule
+from optdsl.diagnostics import Sink
+from optdsl.explain import SHAPE, Report, explain_plan
+from optdsl.frontend.check import check_scope
+from optdsl.frontend.rules import rule_names
+from optdsl.frontend.scope import make_scope
+
+
+def reports(options: argparse.Namespace) -> list[Report]:
+    """A report for each rule that is meant. Raises CompileError, Fault."""
+    target = find_target(options.subject, options.rule)
+    sink = Sink()
+    scope = make_scope(target.source, sink, target.folder)
+    check_scope(scope, sink)
+    sink.check()
+    return [
+        explain_plan(compile_rule(scope, name).plan, options.shape or SHAPE)
+        for name in pick(target, rule_names(scope))
+    ]

@@ -1,0 +1,84 @@
+"""Host numbers without a step: what conditions and sizes are for given facts.
+
+Input: a host value and `Facts`. Output: a Python number. Relies on: the op table's host column.
+Does not do: read an optimizer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from optdsl.ir.fold import host_function
+from optdsl.ir.nodes import Rule, Value
+from optdsl.types import BATCH
+
+STEADY = 1_000_003
+"""A step far from the first; a prime, on which no `every k` falls."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A parameter of a matrix `shape`, its group's hyperparameters, and the step."""
+
+    hypers: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    shape: tuple[int, int] = (1, 1)
+    t: int = STEADY
+    first: bool = False
+    name: str = ""
+    sizes: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows, cols = self.shape
+        sizes = {
+            "rows": rows,
+            "cols": cols,
+            "short": min(rows, cols),
+            "long": max(rows, cols),
+            "numel": rows * cols,
+            "ndim": 2,
+            BATCH: 1,
+        }
+        object.__setattr__(self, "sizes", sizes)
+
+    @staticmethod
+    def steady(rule: Rule, shape: tuple[int, int]) -> Facts:
+        """A matrix in the long run, with everything at its default."""
+        hypers = {each.name: each.default for each in rule.hypers}
+        attributes = {each.name: each.default for each in rule.attributes}
+        return Facts(hypers, attributes, shape)
+
+
+def host_number(value: Value, facts: Facts, known: Mapping[Value, bool] | None = None) -> Any:
+    """What `value` is for `facts`: a number, a bool or a string. `known` conditions come first."""
+    if known and value in known:
+        return known[value]
+    match value.op:
+        case "const":
+            return value.attr("value")
+        case "hyper":
+            found = facts.hypers[value.attr("name")]
+            for index in value.attr("index"):
+                found = found[index]
+            return found
+        case "attribute":
+            return facts.attributes[value.attr("name")]
+        case "size":
+            return facts.sizes[value.attr("name")]
+        case "t" | "steps":
+            return facts.t
+        case "first":
+            return facts.first
+        case "name_matches":
+            return re.search(value.attr("pattern"), facts.name) is not None
+        case "workers" | "lead_size":
+            return 1
+        case "rank":
+            return 0
+        case "where":
+            taken = value.args[1 if host_number(value.args[0], facts, known) else 2]
+            return host_number(taken, facts, known)
+    return host_function(value.op)(*(host_number(arg, facts, known) for arg in value.args))
