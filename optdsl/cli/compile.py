@@ -11,11 +11,13 @@ from pathlib import Path
 
 from optdsl.cli.rules import Target, find_target, pick, snake
 from optdsl.cli.terminal import Fault, color_wanted, write_file
+from optdsl.codegen.standalone import standalone_module
 from optdsl.compiler import PASSES, CompiledRule, Observer, compile_source, ignore
 from optdsl.diagnostics import CompileError, Diagnostic, Sink, did_you_mean, render_text
 from optdsl.dumps import dump_text
 from optdsl.frontend.rules import rule_names
 from optdsl.frontend.scope import make_scope
+from optdsl.version import VERSION
 
 MARK = ", compiled from "
 """What the first line of a generated module says; any other file is the user's own."""
@@ -29,6 +31,7 @@ passes, for --dump-after:
 examples:
   optdsl compile my_rule.opt                     my_rule.py in this folder
   optdsl compile rules/*.opt -o out/             a module for each rule of each file
+  optdsl compile my_rule.opt --standalone        one file that works without optdsl
   optdsl compile my_rule.opt --dump-after=build  the plan, on stdout; writes nothing
 """
 
@@ -45,6 +48,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dump-after", metavar="PASS", help="print what a pass leaves, instead of writing modules"
+    )
+    parser.add_argument(
+        "--standalone",
+        action="store_true",
+        help="put the runtime into the file: it then needs torch and triton alone",
     )
     parser.add_argument("--force", action="store_true", help="replace files that are not generated")
 
@@ -66,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     if faults:
         raise CompileError(faults)
     if dumped is None:
-        _write(rules, options.output, options.force)
+        _write(rules, options.output, options.force, options.standalone)
     return 0
 
 
@@ -90,7 +98,7 @@ def _compile(target: Target, observe: Observer) -> tuple[CompiledRule, ...]:
     return found.rules
 
 
-def _write(rules: list[CompiledRule], output: str | None, force: bool) -> None:
+def _write(rules: list[CompiledRule], output: str | None, force: bool, standalone: bool) -> None:
     """Write all modules, or none where one of them may not be written."""
     paths = _paths(rules, Path(output or "."))
     for path in paths:
@@ -101,7 +109,8 @@ def _write(rules: list[CompiledRule], output: str | None, force: bool) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Fault(f"{path.parent}: cannot be made: {error.strerror or error}") from None
-        write_file(path, rule.text)
+        text = standalone_module(rule.text, version=VERSION) if standalone else rule.text
+        write_file(path, text)
         print(f"{path}: written")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,9 @@ def driver() -> Any:
 
     Raises NativeError without a working compiler.
     """
-    text = Path(__file__).with_name("driver.c").read_text()
+    # By the module's loader: a standalone file carries the runtime, driver.c too, within itself.
+    loader: Any = cast(Any, __spec__).loader
+    text = loader.get_data(str(Path(__file__).with_name("driver.c"))).decode()
     try:
         library = load(text, "-fopenmp")
     except NativeError:

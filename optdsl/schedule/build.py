@@ -304,7 +304,7 @@ class VariantBuilder:
         ) or any(domain_of(type_, self.rule.view) in apart for type_ in stored)
 
     def _kernel_name(self, stage: int, domain: Domain) -> str:
-        # Always with a number: a rule may be called Sqrt or Double, which targets have a meaning for.
+        # Always with a number: a rule may be called Sqrt or Double, which mean something in C.
         name = f"{self.prefix}_{stage}"
         return name if domain is Domain.FULL else f"{name}_{domain}"
 
