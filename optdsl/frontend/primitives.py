@@ -1,6 +1,6 @@
 """Primitives of the language: reductions, elementwise functions, matrices, draws, the model.
 
-Input: a call of a primitive. Output: its value. Relies on: expressions; statements say which state
+Input: a call of a primitive. Output: its value. Relies on: shapes; statements say which state
 a name is (`state_of`). Does not do: functions written in the language (calls.py), typing (emit).
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from optdsl.frontend.bindings import Binding, Dims, Symbol
 from optdsl.frontend.core import is_none
-from optdsl.frontend.expressions import Expressions
+from optdsl.frontend.shapes import Shapes
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
 from optdsl.ops import OPS
@@ -55,7 +55,7 @@ LATER_ARGUMENTS = frozenset({"blocks", "where"})
 """Arguments of reductions likewise."""
 
 
-class Primitives(Expressions):
+class Primitives(Shapes):
     # ------------------------------------------------------------ arguments
 
     def arguments(

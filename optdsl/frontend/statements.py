@@ -9,8 +9,9 @@ from __future__ import annotations
 from optdsl.diagnostics import InternalError
 from optdsl.frontend.bindings import Binding, Reported, Undefined
 from optdsl.frontend.core import STATEMENTS, P, StateSlot
-from optdsl.frontend.expressions import RESERVED, is_settled
+from optdsl.frontend.expressions import RESERVED
 from optdsl.frontend.loops import Loops, assigned, titled
+from optdsl.frontend.shapes import is_settled
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
