@@ -310,7 +310,7 @@ class ClassBuffers:
             else:
                 dims = self._domain_dims(domain, indices[0])
                 shapes = self.table.shapes[list(indices)]
-                first = np.array([results.of_tensor(slot, shape, 0) for shape in shapes])
+                first = np.array([results.of_tensor(slot, shape) for shape in shapes])
                 along = np.arange(math.prod(dims)).reshape(dims)
                 where = first.reshape(-1, *(1 for _ in dims)) + along
             places[slot] = torch.from_numpy(where.astype(np.int64)).to(self.arena.device)

@@ -16,15 +16,14 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from optdsl.runtime.program import Program
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
+class Sizes(NamedTuple):
     """A parameter's matrix view: `batch` matrices of [rows, cols]."""
 
     numel: int

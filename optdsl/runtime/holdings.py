@@ -38,6 +38,7 @@ class Holdings:
         self.table = table
         self.groups = groups
         self._made: dict[tuple[int, str], tuple[dict[str, Any], str, Tensor]] = {}
+        self._checked: dict[tuple[int, str], Tensor] = {}
         self._sizes: dict[tuple[int, Sizes], dict[str, int]] = {}
 
     def sizes(self, member: Member, h: Mapping[str, Any], e: Environment) -> dict[str, int]:
@@ -63,12 +64,17 @@ class Holdings:
 
         Raises ValueError where what lies there has another shape, dtype or device.
         """
+        # Who changes a state by hand makes the engine look anew, with holdings of their own.
+        known = self._checked.get((member.index, state.key))
+        if known is not None:
+            return known
         holder = self._holder(state, member)
         found = holder.get(state.key)
         if not isinstance(found, Tensor):
             made = self._made.get((id(holder), state.key))
             found = made[2] if made else self._make(state, member, h, e)
         self._check(state, found, member, h, e)
+        self._checked[member.index, state.key] = found
         return found
 
     def put(self, state: State, member: Member, tensor: Tensor) -> None:
@@ -76,6 +82,7 @@ class Holdings:
         holders = self.groups if state.domain == "all" else [self._holder(state, member)]
         for holder in holders:
             dict.__setitem__(holder, state.key, tensor)
+        self._checked.clear()
 
     def commit(self) -> None:
         """Hands the tensors that were made to their owners. Their dicts need not count this."""
@@ -86,6 +93,7 @@ class Holdings:
     def drop(self) -> None:
         """Forgets the tensors that were made, after a plan that failed."""
         self._made.clear()
+        self._checked.clear()
 
     def _holder(self, state: State, member: Member) -> dict[str, Any]:
         if is_shared(state):

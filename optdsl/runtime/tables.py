@@ -36,6 +36,10 @@ class Cutting:
     row_elements: int = 16384
     column_rows: int = 32
 
+    def elements(self, kernel: Kernel) -> int:
+        """Elements of a task of the flat pass `kernel`."""
+        return self.flat
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -109,16 +113,16 @@ class ResultLayout:
         domain, k = self.places[slot]
         return k if domain == "all" else self.group(group_index) + k
 
-    def of_tensor(self, slot: str, shape: Ints, matrix: int) -> int:
-        """Where a result of the tensor with the row `shape` of the shapes table begins."""
+    def of_tensor(self, slot: str, shape: Ints) -> int:
+        """Where the results of the tensor with the row `shape` of the shapes table begin: one, or
+        one a matrix, or `cols` a matrix, one after another."""
         domain, k = self.places[slot]
         batch, cols = int(shape[3]), int(shape[2])
         if domain == "tensor":
             return int(shape[5]) + k
         if domain == "matrix":
-            return int(shape[7]) + k * batch + matrix
-        matrices = self.counts.get("matrix", 0) * batch
-        return int(shape[7]) + matrices + (k * batch + matrix) * cols
+            return int(shape[7]) + k * batch
+        return int(shape[7]) + (self.counts.get("matrix", 0) + k * cols) * batch
 
 
 def class_table(
@@ -148,7 +152,7 @@ class StageBuilder:
         self.cutting = cutting
         self.partials = 0
         self.stages: dict[int, StageTable] = {}
-        self._records: dict[int, list[tuple[int, ...]]] = {}
+        self._records: dict[int, list[Ints]] = {}
         self._open: dict[int, dict[tuple[str, int], list[tuple[int, int, int]]]] = {}
         self._operations: dict[str, tuple[str, int]] = {}
 
@@ -187,19 +191,10 @@ class StageBuilder:
             position += columns
             if reduction.domain in SHARED:
                 self._shared(number, reduction, entry.group_index, (source, width, count))
-            elif reduction.domain == "tensor":
-                target = self.results.of_tensor(reduction.slot, shape, 0)
-                records.append((operation, source, width, count, target, 1))
-            else:
-                each = count // entry.sizes.batch
-                for matrix in range(entry.sizes.batch):
-                    start = source + matrix * each * width
-                    target = self.results.of_tensor(reduction.slot, shape, matrix)
-                    for column in range(0, columns, FINISH_WIDTH):
-                        part = min(FINISH_WIDTH, columns - column)
-                        records.append(
-                            (operation, start + column, width, each, target + column, part)
-                        )
+                continue
+            target = self.results.of_tensor(reduction.slot, shape)
+            matrices = 1 if reduction.domain == "tensor" else entry.sizes.batch
+            records.append(_own_records(operation, source, width, count, target, columns, matrices))
 
     def _shared(
         self, number: int, reduction: Reduction, group: int, source: tuple[int, int, int]
@@ -215,17 +210,37 @@ class StageBuilder:
     def finished(self) -> list[StageTable]:
         """All stages in order, with their finish records."""
         for number, stage in self.stages.items():
-            records, shared = self._records.get(number, []), []
+            records, own = self._records.get(number, []), []
+            shared = []
             for (slot, group), sources in self._open.get(number, {}).items():
                 operation = OPERATIONS[self._operations[slot][0]]
                 start = self.results.reserve(len(sources))
                 for offset, (source, stride, count) in enumerate(sources):
-                    records.append((operation, source, stride, count, start + offset, 1))
+                    own.append((operation, source, stride, count, start + offset, 1))
                 target = self.results.shared(slot, group)
                 shared.append((operation, start, 1, len(sources), target, 1))
-            stage.finish = np.array(records, np.int64).reshape(-1, 6)
+            own_table = np.array(own, np.int64).reshape(-1, 6)
+            stage.finish = np.concatenate([*records, own_table])
             stage.finish_shared = np.array(shared, np.int64).reshape(-1, 6)
         return [self.stages[number] for number in sorted(self.stages)]
+
+
+def _own_records(
+    operation: int, source: int, stride: int, count: int, target: int, columns: int, matrices: int
+) -> Ints:
+    """The finish records of one reduction of one tensor, whose tasks are `count`, equally many for
+    each of `matrices`, each of which has `columns` results."""
+    each = count // matrices
+    offsets = np.arange(0, columns, FINISH_WIDTH)
+    matrix = np.arange(matrices)[:, None]
+    records = np.empty((matrices, len(offsets), 6), np.int64)
+    records[..., 0] = operation
+    records[..., 1] = source + matrix * each * stride + offsets
+    records[..., 2] = stride
+    records[..., 3] = each
+    records[..., 4] = target + matrix * columns + offsets
+    records[..., 5] = np.minimum(FINISH_WIDTH, columns - offsets)
+    return records.reshape(-1, 6)
 
 
 def partial_width(kernel: Kernel, sizes: Sizes) -> int:
@@ -245,7 +260,7 @@ def pieces(kernel: Kernel, sizes: Sizes, cutting: Cutting) -> tuple[Ints, Ints]:
         within = kernel.domain in ("row", "col") or "matrix" in domains
         matrices = sizes.batch if within else 1
         units = sizes.elements(kernel.domain) // matrices
-        chunk = cutting.flat
+        chunk = cutting.elements(kernel)
     lo = np.arange(0, units, chunk, dtype=np.int64)
     hi = np.minimum(lo + chunk, units)
     starts = np.arange(matrices, dtype=np.int64)[:, None] * units

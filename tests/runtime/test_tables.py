@@ -239,11 +239,11 @@ def test_results_do_not_overlap():
     for entry, shape in zip(entries, table.shapes, strict=True):
         for slot, domain in SLOTS:
             if domain == "tensor":
-                places.append(results.of_tensor(slot, shape, 0))
+                places.append(results.of_tensor(slot, shape))
             if domain in ("matrix", "col"):
                 wide = entry.sizes.cols if domain == "col" else 1
-                starts = [results.of_tensor(slot, shape, b) for b in range(entry.sizes.batch)]
-                places += [start + i for start in starts for i in range(wide)]
+                start = results.of_tensor(slot, shape)
+                places += range(start, start + wide * entry.sizes.batch)
     assert sorted(places) == list(range(results.size))
 
 
