@@ -55,37 +55,60 @@ def is_const(value: Value) -> bool:
 
 
 def host_text(value: Value) -> str:
-    """A host value as the rule language writes it, fully parenthesised below the top."""
-    text = _text(value)
-    if text.startswith("(") and text.endswith(")") and value.op in _INFIX:
-        return text[1:-1]
-    return text
+    """A host value as the rule language writes it, with the parentheses that it needs."""
+    return _text(value, 0)
 
 
-def _text(value: Value) -> str:
+_STRENGTH = {
+    **dict.fromkeys(("or",), 1),
+    **dict.fromkeys(("and",), 2),
+    **dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), 4),
+    **dict.fromkeys(("+", "-"), 5),
+    **dict.fromkeys(("*", "/", "//", "%", "@"), 6),
+    "^": 8,
+}
+_NOT, _COMPARE, _MINUS = 3, 4, 7
+
+
+def _text(value: Value, least: int) -> str:
+    """The text, in parentheses where it holds together less than `least` asks for."""
+    text, strength = _operation(value)
+    return f"({text})" if strength < least else text
+
+
+def _operation(value: Value) -> tuple[str, int]:
+    if value.op in _INFIX:
+        sign = _INFIX[value.op]
+        strength = _STRENGTH[sign]
+        # `^` groups to the right, comparisons do not group, all else to the left.
+        left = strength + (sign == "^" or strength == _COMPARE)
+        right = _MINUS if sign == "^" else strength + 1  # a^-b needs none
+        space = "" if sign == "^" else " "
+        parts = [_text(value.args[0], left), sign, _text(value.args[1], right)]
+        return space.join(parts), strength
+    if value.op == "neg":
+        return f"-{_text(value.args[0], _MINUS + 1)}", _MINUS
+    if value.op == "not":
+        return f"not {_text(value.args[0], _NOT)}", _NOT
+    if value.op == "name_matches":
+        return f'name matches "{value.attr("pattern")}"', _COMPARE
+    return _atom(value), 9
+
+
+def _atom(value: Value) -> str:
     if value.op == "const":
-        constant = value.attr("value")
-        return (
-            {True: "true", False: "false"}[constant]
-            if isinstance(constant, bool)
-            else (f'"{constant}"' if isinstance(constant, str) else repr(constant))
-        )
+        return _literal(value.attr("value"))
     if value.op in ("size", "attribute", "state", "input", "lead_size"):
         return str(value.attr("name"))
     if value.op == "hyper":
-        index = value.attr("index")
-        return str(value.attr("name")) + "".join(f"[{each}]" for each in index)
-    if value.op == "name_matches":
-        return f'name matches "{value.attr("pattern")}"'
-    args = [_text(arg) for arg in value.args]
-    if value.op in _INFIX:
-        return f"({args[0]} {_INFIX[value.op]} {args[1]})"
-    if value.op == "neg":
-        return f"(-{args[0]})"
-    if value.op == "not":
-        return f"(not {args[0]})"
-    if value.op == "choose":
-        return f"where({', '.join(args)})"
+        return str(value.attr("name")) + "".join(f"[{each}]" for each in value.attr("index"))
     if value.op == "first":
         return f"first({value.attr('name')})"
-    return f"{value.op}({', '.join(args)})" if args else value.op
+    name = "where" if value.op == "choose" else value.op
+    return f"{name}({', '.join(_text(arg, 0) for arg in value.args)})" if value.args else name
+
+
+def _literal(constant: Any) -> str:
+    if isinstance(constant, bool):
+        return "true" if constant else "false"
+    return f'"{constant}"' if isinstance(constant, str) else repr(constant)
