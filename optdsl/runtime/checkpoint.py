@@ -18,7 +18,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from optdsl.runtime.cohorts import Environment, Member
@@ -32,9 +31,8 @@ from optdsl.runtime.groups import (
 )
 from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
 from optdsl.runtime.program import Program, State
-from optdsl.runtime.state import state_dtype, state_shape
+from optdsl.runtime.state import STEP, state_dtype, state_shape
 
-STEP = "step"
 STEPS = "steps"
 """Where a group keeps the count of its steps, if its rule reads it; hyperparameters cannot be
 called so."""
@@ -46,23 +44,7 @@ class Loaded:
 
     groups: list[Group]
     states: dict[Tensor, dict[str, Any]]
-    t: dict[Tensor, int]
     statics: list[tuple[tuple[str, Any], ...]]
-
-
-def with_steps(
-    table: Mapping[Tensor, Mapping[str, Any]], t: Mapping[Tensor, int]
-) -> dict[Tensor, dict[str, Any]]:
-    """The states of all parameters that have some or were updated, each with its `step`: a tensor
-    of its own, since torch adds to it in place."""
-    result = {}
-    for p, states in table.items():
-        count = t.get(p, 0)
-        if count:
-            result[p] = {STEP: torch.tensor(float(count), dtype=torch.float32), **states}
-        elif states:
-            result[p] = dict(states)
-    return result
 
 
 def read(program: Program, groups: Sequence[Group], saved: Mapping[str, Any]) -> Loaded:
@@ -77,7 +59,6 @@ def read(program: Program, groups: Sequence[Group], saved: Mapping[str, Any]) ->
     keys = [key for group in saved["param_groups"] for key in group["params"]]
     params = [p for group in new_groups for p in group["params"]]
     loaded: dict[Tensor, dict[str, Any]] = {}
-    t: dict[Tensor, int] = {}
     table: dict[Tensor, dict[str, Any]] = {}
     holdings = Holdings(program, states, table, new_groups)
     for key, p in zip(keys, params, strict=True):
@@ -85,11 +66,11 @@ def read(program: Program, groups: Sequence[Group], saved: Mapping[str, Any]) ->
         if not entry:
             continue
         member = by_param[p]
-        t[p] = _count(entry.get(STEP, 0), member)
-        loaded[p] = _states(program, holdings, member, entry, t[p], new_groups)
+        t = _count(entry.get(STEP, 0), member)
+        loaded[p] = {STEP: t, **_states(program, holdings, member, entry, t, new_groups)}
     _shared(holdings, members, new_groups)
     statics = [static_values(program, group) for group in new_groups]
-    return Loaded(new_groups, loaded, t, statics)
+    return Loaded(new_groups, loaded, statics)
 
 
 def _groups(

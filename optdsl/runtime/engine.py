@@ -31,7 +31,7 @@ from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
 from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter, reference_step
 from optdsl.runtime.stages import DevicePlan, Order, StepClass, plan_device
-from optdsl.runtime.state import Changes, StateTable
+from optdsl.runtime.state import Changes, ParameterState, StateTable
 
 KEPT_PLANS = 16
 """Vectors of variants whose plans are kept; `every k` alternates between two."""
@@ -47,8 +47,7 @@ class Owner(Protocol):
 
 
 class Engine:
-    """The steps of one optimizer. `t` counts the updates of each parameter, up to date after
-    `collect`; `counters` say what was done."""
+    """The steps of one optimizer. `counters` say what was done."""
 
     def __init__(
         self, program: Program, owner: Owner, backend: str, interpreter: Interpreter | None
@@ -56,47 +55,49 @@ class Engine:
         self.program, self.owner = program, owner
         self.backend, self.interpreter = backend, interpreter
         self.counters = Counters()
-        self.t: dict[Tensor, int] = {}
         self.statics: list[tuple[tuple[str, Any], ...]] = []
         self._names = tuple(name for name, _ in program.hypers)
         self._states = {state.name: state for state in program.states}
         self._born = [frozenset(variant.states) for variant in program.variants]
-        self._changes = Changes()
+        self._changes = Changes(self._write_counts)
         self._arenas: dict[torch.device, Arena] = {}
         self._plans: dict[tuple[int, ...], list[DevicePlan]] = {}
+        self._cohorts: list[Cohort] = []
         self.forget()
 
     # ---------------------------------------------------------------- what others may ask
 
-    def collect(self) -> dict[Tensor, int]:
-        """The number of updates of each parameter that had one."""
-        for cohort in self._cohorts:
-            for member in cohort.members:
-                self.t[member.p] = cohort.t
-        return {p: t for p, t in self.t.items() if t}
-
     def forget(self) -> None:
-        """Drops all that was learnt of parameters and states; the next step looks anew. Call
-        `collect` before, unless `t` is to be replaced."""
+        """Drops all that was learnt of parameters and states; the next step looks anew."""
+        self._write_counts()
         self._seen_changes = -1
+        self._owned: list[ParameterState] = []
         self._listed: list[Tensor] = []
         self._params: list[Tensor] = []
         self._addresses: list[int] = []
-        self._cohorts: list[Cohort] = []
+        self._cohorts = []
         self._active: list[bool] | None = None
         self._backends: dict[torch.device, Backend | None] = {}
         self._scanner = Scanner([], self.program.reads_gradient)
         self._holdings = Holdings(self.program, self._states, {}, [])
         self._plans.clear()
 
-    def restart(self, t: dict[Tensor, int], statics: list[tuple[tuple[str, Any], ...]]) -> None:
-        """Begins anew after a checkpoint: with these counts and static entries."""
+    def restart(self, statics: list[tuple[tuple[str, Any], ...]]) -> None:
+        """Begins anew after a checkpoint, with these static entries."""
         self.forget()
-        self.t, self.statics = dict(t), list(statics)
+        self.statics = list(statics)
 
     def record(self, group: Group) -> None:
         """Notes the static entries of a group that was added."""
         self.statics.append(static_values(self.program, group))
+
+    def _write_counts(self) -> None:
+        """Writes the numbers of updates, which cohorts have, to the parameters' own dicts."""
+        for cohort in self._cohorts:
+            for member in cohort.members:
+                own = self._owned[member.index]
+                if own.t is not None:
+                    own.t = cohort.t
 
     # ---------------------------------------------------------------- the step
 
@@ -145,10 +146,10 @@ class Engine:
     def _look(self, groups: Sequence[Group]) -> None:
         """Reads all parameters and states anew."""
         self.counters.looks += 1
-        self.collect()
         self.forget()
         if not self._owns_table():
             self.owner.state = StateTable(self._changes, self.owner.state)
+        self.owner.state.adopt()
         members = make_members(self.program, groups)
         self._listed = _flat(groups)
         self._params = [member.p for member in members]
@@ -164,10 +165,12 @@ class Engine:
             fallback = self.interpreter is not None
             self._backends[device] = choose_backend(self.backend, device, fallback=fallback)
         self._check_devices()
-        for p in self._params:
-            self.owner.state[p]  # makes the dict that its states will lie in
+        # Reading the table makes the dicts that states will lie in.
+        self._owned = [self.owner.state[p] for p in self._params]
+        for own in self._owned:
+            own.t = own.t or 0
         self._holdings = Holdings(self.program, self._states, self.owner.state, groups)
-        counts = [self.t.get(p, 0) for p in self._params]
+        counts = [own.t or 0 for own in self._owned]
         born = [self._holdings.existing(member) for member in members]
         self._cohorts = make_cohorts(self.program, members, counts, born)
         self._seen_changes = self._changes.count

@@ -41,6 +41,7 @@ from optdsl.runtime.groups import (
 )
 from optdsl.runtime.program import TABLE_VERSION, Program
 from optdsl.runtime.reference import Interpreter
+from optdsl.runtime.state import plain_table
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -152,8 +153,7 @@ class Optimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The checkpoint, in torch's layout and with torch's keys where torch has the rule. Its
         tensors are the optimizer's own, as torch's are; the next step changes them."""
-        with_steps = checkpoint.with_steps(self.state, self._engine.collect())
-        kept, self.state = self.state, defaultdict(dict, with_steps)
+        kept, self.state = self.state, defaultdict(dict, plain_table(self.state))
         try:
             return super().state_dict()
         finally:
@@ -171,7 +171,7 @@ class Optimizer(torch.optim.Optimizer):
         loaded = checkpoint.read(self.program, self.param_groups, state_dict)
         self.param_groups = loaded.groups
         self.state = defaultdict(dict, loaded.states)
-        self._engine.restart(loaded.t, loaded.statics)
+        self._engine.restart(loaded.statics)
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
@@ -179,7 +179,7 @@ class Optimizer(torch.optim.Optimizer):
         """What pickles and copies hold: torch's three entries and the backend."""
         return {
             "defaults": self.defaults,
-            "state": defaultdict(dict, checkpoint.with_steps(self.state, self._engine.collect())),
+            "state": defaultdict(dict, plain_table(self.state)),
             "param_groups": self.param_groups,
             "backend": self._backend,
         }
@@ -189,7 +189,5 @@ class Optimizer(torch.optim.Optimizer):
         self._backend = state.pop("backend", "auto")
         super().__setstate__(state)
         self._engine = Engine(self.program, self, self._backend, type(self).interpreter)
-        t = {p: int(own.pop(checkpoint.STEP, 0)) for p, own in self.state.items()}
         for group in self.param_groups:
             self._engine.record(group)
-        self._engine.restart(t, self._engine.statics)

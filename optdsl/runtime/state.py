@@ -23,6 +23,9 @@ from optdsl.runtime.program import State
 
 PARAMETER_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
+STEP = "step"
+"""The key under which torch keeps the number of updates; no state can be called so."""
+
 STORED_AS = {
     "float32": torch.float32,
     "bf16": torch.bfloat16,
@@ -86,12 +89,13 @@ def all_sizes(
 
 
 class Changes:
-    """A count of changes, shared by an optimizer's dicts."""
+    """A count of changes, shared by an optimizer's dicts. `refresh` brings their `t` up to date."""
 
-    __slots__ = ("count",)
+    __slots__ = ("count", "refresh")
 
-    def __init__(self) -> None:
+    def __init__(self, refresh: Callable[[], None]) -> None:
         self.count = 0
+        self.refresh = refresh
 
 
 def _counted(name: str) -> Callable[..., Any]:
@@ -105,41 +109,86 @@ def _counted(name: str) -> Callable[..., Any]:
     return change
 
 
-CHANGING = (
-    *("__setitem__", "__delitem__", "__ior__", "update", "setdefault"),
-    *("pop", "popitem", "clear"),
-)
+CHANGING = ("__setitem__", "__delitem__", "__ior__", "update", "setdefault", "pop", "popitem")
 
 
 class ParameterState(dict[str, Any]):
-    """One parameter's states by key. Copies and pickles are plain dicts."""
+    """One parameter's states by key, and `t`, the number of its updates. It reads as `step`, a
+    tensor made when it is asked for; `t` is None where `clear` asked for a new start. Copies and
+    pickles are plain dicts with a `step`."""
 
-    __slots__ = ("changes",)
+    __slots__ = ("changes", "t")
 
     def __init__(self, changes: Changes, content: Mapping[str, Any] | None = None) -> None:
-        self.changes = changes
         super().__init__(content or {})
+        self.changes = changes
+        self.t: int | None = 0
+        self.take_step()
+
+    def take_step(self) -> None:
+        """Takes a `step` that was put in by hand, as from a copy, for `t`."""
+        if STEP in self:
+            self.t = int(dict.pop(self, STEP))
+
+    def plain(self, *, refreshed: bool = False) -> dict[str, Any]:
+        """A dict as torch has it: empty before the first update of a parameter without states."""
+        if not refreshed:
+            self.changes.refresh()
+        step = {STEP: torch.tensor(float(self.t), dtype=torch.float32)} if self.t else {}
+        return {**step, **self}
+
+    def clear(self) -> None:
+        self.changes.count += 1
+        self.t = None
+        super().clear()
+
+    def copy(self) -> dict[str, Any]:
+        return self.plain()
+
+    def __missing__(self, key: str) -> Any:
+        if key == STEP:
+            self.changes.refresh()
+            return torch.tensor(float(self.t or 0), dtype=torch.float32)
+        raise KeyError(key)
 
     def __reduce__(self) -> Any:
-        return dict, (dict(self),)
+        return dict, (self.plain(),)
 
 
-class StateTable(defaultdict[Tensor, Any]):
+class StateTable(defaultdict[Any, Any]):
     """`Optimizer.state`: a ParameterState for each parameter. Copies and pickles are plain."""
 
-    def __init__(self, changes: Changes, content: Mapping[Any, Any] | None = None) -> None:
+    def __init__(self, changes: Changes, content: Mapping[Any, Any]) -> None:
+        super().__init__(functools.partial(ParameterState, changes), content)
         self.changes = changes
-        super().__init__(functools.partial(ParameterState, changes))
-        for key, value in (content or {}).items():
-            own = ParameterState(changes, value) if isinstance(value, dict) else value
-            dict.__setitem__(self, key, own)
+
+    def adopt(self) -> None:
+        """Turns dicts that were put in by others into ParameterStates."""
+        for key, own in self.items():
+            if isinstance(own, ParameterState) and own.changes is self.changes:
+                own.take_step()
+            elif isinstance(own, dict):
+                states = own.plain() if isinstance(own, ParameterState) else own
+                dict.__setitem__(self, key, ParameterState(self.changes, states))
+
+    def clear(self) -> None:
+        self.changes.count += 1
+        super().clear()
 
     def __reduce__(self) -> Any:
-        return defaultdict, (dict, {key: _plain(value) for key, value in self.items()})
+        return defaultdict, (dict, plain_table(self))
 
 
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, dict) else value
+def plain_table(table: Mapping[Any, Any]) -> dict[Any, Any]:
+    """`table` as torch has it, without parameters that have neither states nor updates."""
+    if isinstance(table, StateTable):
+        table.changes.refresh()
+    plain = {}
+    for key, own in table.items():
+        states = own.plain(refreshed=True) if isinstance(own, ParameterState) else own
+        if states or not isinstance(states, dict):
+            plain[key] = states
+    return plain
 
 
 for _name in CHANGING:

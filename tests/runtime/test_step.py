@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import defaultdict
 
 import pytest
 import torch
@@ -472,6 +473,51 @@ def test_a_state_that_is_replaced_by_hand_is_used():
         torchs.step()
     close(params, others)
     assert ours.state[params[0]]["exp_avg"] is other
+
+
+def test_a_new_parameter_takes_over_the_states_of_an_old_one():
+    """As where points are added to and taken from a scene while it is trained."""
+    (p,), (q,) = parameters([(6, 3)]), parameters([(6, 3)])
+    ours, torchs = Adam([p], lr=0.1), torch.optim.Adam([q], lr=0.1)
+    for step in range(6):
+        for each in (ours, torchs):
+            group = each.param_groups[0]
+            if step == 3:
+                (old,) = group["params"]
+                stored = each.state.get(old)
+                stored["exp_avg"] = stored["exp_avg"][:4].clone()
+                stored["exp_avg_sq"] = stored["exp_avg_sq"][:4].clone()
+                del each.state[old]
+                group["params"][0] = Parameter(old.detach()[:4].clone())
+                each.state[group["params"][0]] = stored
+            set_gradients(group["params"], step)
+            each.step()
+    ((a,), (b,)) = (each.param_groups[0]["params"] for each in (ours, torchs))
+    close([a], copies([b]))
+    assert int(ours.state[a]["step"]) == 6
+
+
+@pytest.mark.parametrize("how", ["clear one", "clear all", "delete", "replace", "set step"])
+def test_states_that_are_dropped_begin_anew(how):
+    params, others = parameters([(6, 3), (4,)]), parameters([(6, 3), (4,)])
+    ours, torchs = Adam(params, lr=0.1), torch.optim.Adam(others, lr=0.1)
+    for step in range(5):
+        for each, ps in ((ours, params), (torchs, others)):
+            if step == 3:
+                match how:
+                    case "clear one":
+                        each.state[ps[0]].clear()
+                    case "clear all":
+                        each.state.clear()
+                    case "delete":
+                        del each.state[ps[1]]
+                    case "replace":
+                        each.state = defaultdict(dict)
+                    case "set step":
+                        each.state[ps[0]]["step"] = torch.tensor(50.0)
+            set_gradients(ps, step)
+            each.step()
+    close(params, copies(others))
 
 
 def test_a_state_of_the_wrong_kind_is_refused_by_name():
