@@ -25,7 +25,7 @@ from optdsl.types import DType
 C_WORDS = """
 auto break case char const continue default do double else enum extern float for goto if inline int
 long register restrict return short signed sizeof static struct switch typedef union unsigned void
-volatile while asm typeof main real param bf16 fp16 NAN INFINITY
+volatile while asm typeof main unix linux real param bf16 fp16 NAN INFINITY
 widen_param narrow_param widen_bf16 narrow_bf16 widen_fp16 narrow_fp16
 task shape pointers scalars partials results tensor lo hi i r c n b start stop base closed
 rows cols batch numel
@@ -146,6 +146,9 @@ class _Writer:
 
     def text(self, value: Value) -> str:
         text: str = getattr(OPS[value.op], self.column)
+        whole = all(arg.type.dtype is not DType.REAL for arg in value.args)
+        if self.column == "c" and value.op == "div" and whole:
+            return "real({0}) / {1}"  # `where(a, 1, 2)` is an int in C, and int / int rounds down
         return text
 
     def operand(self, value: Value) -> str:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from optdsl.ops import OPS, Kind
-from optdsl.schedule.plan import Domain, Plan, Variant
-from optdsl.types import Storage
+from optdsl.schedule.plan import Domain, Phase, Plan, Store, Variant
+from optdsl.types import DType, Storage
 from tests.codegen.native_step import NativeStep, scalar_rows, storage_dtype
 from tests.evaluation import Parameter, run_step, sizes_of
-from tests.plans import PLANS, one_map
+from tests.plans import PLANS, Sketch, gradient, kernel, one_map, parameter
 from tests.rules import shipped_plans
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -69,17 +69,17 @@ def check(plan: Plan, shapes: list[tuple[int, int, int]], dtype: torch.dtype, **
         step = NativeStep(plan, variant, dtype, **cut)
         shared: dict[int, dict[str, Tensor]] = {}
         memory = [step.stored(each) for each in given]
-        for own, parameter in zip(memory, given, strict=True):
+        for own, member in zip(memory, given, strict=True):
             for each in variant.buffers:
                 if each.domain in (Domain.GROUP, Domain.ALL):
-                    group = parameter.group if each.domain is Domain.GROUP else -1
+                    group = member.group if each.domain is Domain.GROUP else -1
                     own[each.name] = shared.setdefault(group, {}).setdefault(
                         each.name, own[each.name]
                     )
         run_step(plan, variant, wanted)
         step.run(given, memory, wanted)
-        for parameter, own in zip(wanted, memory, strict=True):
-            for name, reference in parameter.buffers.items():
+        for member, own in zip(wanted, memory, strict=True):
+            for name, reference in member.buffers.items():
                 compare(name, own[name], reference)
 
 
@@ -256,3 +256,18 @@ def test_loads_widen_exactly() -> None:
         finite = ~every.isnan()
         assert torch.equal(memory[0]["p"][finite], every[finite].abs())
         assert memory[0]["p"][~finite].isnan().all()
+
+
+def test_whole_numbers_are_divided_as_reals() -> None:
+    """`where(g > 0, 1, 2) / 3`: in C both are ints, whose quotient would be 0."""
+    s = Sketch("Whole", "optimizer Whole():\n    p = where(g > 0, 1, 2) / 3\n")
+    chosen = s.make("where", s.make("gt", s.load("g"), 0), 1, 2)
+    integral = chosen.type.with_(dtype=DType.INT)
+    chosen = s.builder.make("where", chosen.args, integral, s.span)
+    value = s.make("div", chosen, 3)
+    buffers = [parameter(), gradient()]
+    check(
+        s.plan({}, buffers, [kernel(0, "whole_0", Phase(stores=(Store("p", value),)))]),
+        [(1, 40, 1)],
+        torch.float32,
+    )
