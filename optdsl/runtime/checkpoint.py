@@ -26,7 +26,6 @@ from optdsl.runtime.groups import (
     check_options,
     make_members,
     plain_hypers,
-    static_values,
     without_none,
 )
 from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
@@ -44,7 +43,6 @@ class Loaded:
 
     groups: list[Group]
     states: dict[Tensor, dict[str, Any]]
-    statics: list[tuple[tuple[str, Any], ...]]
 
 
 def read(program: Program, groups: Sequence[Group], saved: Mapping[str, Any]) -> Loaded:
@@ -69,8 +67,7 @@ def read(program: Program, groups: Sequence[Group], saved: Mapping[str, Any]) ->
         t = _count(entry.get(STEP, 0), member)
         loaded[p] = {STEP: t, **_states(program, holdings, member, entry, t, new_groups)}
     _shared(holdings, members, new_groups)
-    statics = [static_values(program, group) for group in new_groups]
-    return Loaded(new_groups, loaded, statics)
+    return Loaded(new_groups, loaded)
 
 
 def _groups(

@@ -38,6 +38,9 @@ KEPT_PLANS = 16
 
 INACTIVE = -1
 
+Static = tuple[tuple[str, Any], ...]
+"""The entries of a group that may not change, with the values that they had at first."""
+
 
 class Owner(Protocol):
     """What the engine reads of an optimizer."""
@@ -55,7 +58,7 @@ class Engine:
         self.program, self.owner = program, owner
         self.backend, self.interpreter = backend, interpreter
         self.counters = Counters()
-        self.statics: list[tuple[tuple[str, Any], ...]] = []
+        self._statics: list[tuple[Group, Static]] = []
         self._names = tuple(name for name, _ in program.hypers)
         self._states = {state.name: state for state in program.states}
         self._born = [frozenset(variant.states) for variant in program.variants]
@@ -82,14 +85,9 @@ class Engine:
         self._holdings = Holdings(self.program, self._states, {}, [])
         self._plans.clear()
 
-    def restart(self, statics: list[tuple[tuple[str, Any], ...]]) -> None:
-        """Begins anew after a checkpoint, with these static entries."""
-        self.forget()
-        self.statics = list(statics)
-
     def record(self, group: Group) -> None:
         """Notes the static entries of a group that was added."""
-        self.statics.append(static_values(self.program, group))
+        self._statics.append((group, static_values(self.program, group)))
 
     def _write_counts(self) -> None:
         """Writes the numbers of updates, which cohorts have, to the parameters' own dicts."""
@@ -108,7 +106,7 @@ class Engine:
         groups = self.owner.param_groups
         if self._stale(groups):
             self._look(groups)
-        for group, recorded in zip(groups, self.statics, strict=True):
+        for group, recorded in self._statics:
             if recorded:
                 check_static(self.program, group, recorded)
         hypers = [plain_hypers(group, self._names) for group in groups]
@@ -132,9 +130,12 @@ class Engine:
         """Whether parameters or states are others than were seen, or lie elsewhere."""
         if self._seen_changes != self._changes.count or not self._owns_table():
             return True
+        if len(groups) != len(self._statics):
+            return True
         params = _flat(groups)
         return (
-            len(params) != len(self._listed)
+            any(group is not known for group, (known, _) in zip(groups, self._statics, strict=True))
+            or len(params) != len(self._listed)
             or not all(map(operator.is_, params, self._listed))
             or list(map(Tensor.data_ptr, self._params)) != self._addresses
         )
@@ -150,6 +151,10 @@ class Engine:
         if not self._owns_table():
             self.owner.state = StateTable(self._changes, self.owner.state)
         self.owner.state.adopt()
+        known = {id(group): static for group, static in self._statics}
+        self._statics = [
+            (group, known.get(id(group)) or static_values(self.program, group)) for group in groups
+        ]
         members = make_members(self.program, groups)
         self._listed = _flat(groups)
         self._params = [member.p for member in members]

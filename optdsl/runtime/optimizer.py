@@ -171,7 +171,7 @@ class Optimizer(torch.optim.Optimizer):
         loaded = checkpoint.read(self.program, self.param_groups, state_dict)
         self.param_groups = loaded.groups
         self.state = defaultdict(dict, loaded.states)
-        self._engine.restart(loaded.statics)
+        self._engine.forget()
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 

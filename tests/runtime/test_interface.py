@@ -73,6 +73,23 @@ def test_a_group_may_be_added_later():
     assert [int(s["step"]) for s in ours.state_dict()["state"].values()] == [4, 4, 2]
 
 
+def test_groups_may_be_taken_away_and_put_in_by_hand():
+    params, others = twins()
+    ours, torchs = (
+        make([{"params": [p], "lr": 0.1 * i} for i, p in enumerate(ps)])
+        for make, ps in ((Adam, params), (torch.optim.Adam, others))
+    )
+    for step in range(6):
+        if step in (2, 4):
+            for each in (ours, torchs):
+                group = each.param_groups.pop(1)
+                if step == 4:
+                    each.param_groups.append(group)
+        run(ours, params, 1, step)
+        run(torchs, others, 1, step)
+    close(params, others)
+
+
 @pytest.mark.parametrize(
     "make",
     [
