@@ -26,8 +26,9 @@ class Target:
 
 
 def snake(name: str) -> str:
-    """MyRule as a file's name, my_rule."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    """MyRule as a file's name, my_rule; AdamW is adamw, SGDSaI is sgd_sai."""
+    border = r"(?<=[a-z0-9])(?=[A-Z][A-Za-z])|(?<=[A-Z])(?=[A-Z][a-z])"
+    return re.sub(border, "_", name).lower()
 
 
 def find_target(typed: str, rules: list[str] | None) -> Target:
