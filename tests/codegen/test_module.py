@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from optdsl.codegen.module import OPTIONS, python_module
+from optdsl.diagnostics import CompileError
 from optdsl.runtime.optimizer import Optimizer
 from optdsl.schedule.plan import Phase, Plan, Store
-from tests.plans import Sketch, gradient, kernel, parameter
+from optdsl.types import Storage
+from tests.plans import Sketch, adamw, gradient, kernel, parameter
 from tests.rules import shipped_plans
 
 ROOT = Path(__file__).parents[2]
@@ -154,3 +156,9 @@ def test_names_and_texts_that_python_takes() -> None:
     optimizer.step()
     assert p.tolist() == [60.0] * 3
     assert optimizer.param_groups[0]["lambda"] == 10.0
+
+
+def test_storage_that_is_not_there_is_an_error_with_its_place() -> None:
+    plan = adamw(Storage.INT8)
+    with pytest.raises(CompileError, match=r"adamw.opt:\d+:\d+: error.*storage `int8` is not"):
+        python_module(plan, version="0")
