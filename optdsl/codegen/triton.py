@@ -5,7 +5,7 @@ Input: a plan. Output: the text of a Python module that imports triton and
 tables that runtime/program.py describes; one program works one task. Its other parameters:
 
     P, REAL   the parameter's dtype and the one that values are computed in
-    BLOCK     elements (layout flat) or columns (rows) of a block
+    BLOCK     columns of a block (layout rows), or not less than the elements of any task (flat)
     ROWS      rows of a tile: a power of two, not less than the rows of any task
     ALIGNED   every pointer is a multiple of 16 bytes and, in layout rows, cols one of 16
 
@@ -112,7 +112,7 @@ def _flat(
         start=_start(places, variant, task, [*element, *arguments]),
         buffers=len(variant.buffers),
         full=places.kernel.domain is Domain.FULL,
-        block=call("_part", "i", "end", 8 if totals else 4),
+        block=call("_part", "i", "end", 4),
         tail=call("_tail", "tail", "n", 8),
         totals=totals,
     )

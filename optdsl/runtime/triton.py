@@ -27,21 +27,38 @@ import triton.language as tl
 from torch import Tensor
 
 from optdsl.runtime.counters import Counters
-from optdsl.runtime.program import Program
+from optdsl.runtime.program import Kernel, Program
 from optdsl.runtime.stages import DevicePlan, StepClass
 from optdsl.runtime.state import compute_dtype
 from optdsl.runtime.tables import Cutting, Ints, Launch, StageTable
 from optdsl.runtime.triton_finish import finish
 
-BLOCK = 1024
-"""Elements of a flat task, 8 a lane of 4 NVIDIA warps: two 128-bit accesses of float32 each."""
+BLOCK = 2048 if torch.version.hip else 1024
+"""Elements of a flat task with four operands or more: 8 a lane of 4 warps (AMD's have 64 lanes),
+two 128-bit accesses of each float32 operand."""
 
 TILE = 1024
 COLUMN_ROWS = 32
 """Elements of a tile of rows, and its least rows where columns are summed, whose partials cost 8
 bytes a column and task: with 32 rows, written and read, half a byte an element."""
 
-CUTTING = Cutting(flat=BLOCK, row_elements=TILE, column_rows=COLUMN_ROWS)
+
+def block_of(kernel: Kernel) -> int:
+    """Elements of a flat task. With fewer operands they are more, so that a lane waits for as many
+    bytes at once, and that reading the tables before them weighs less."""
+    if kernel.domain != "full":
+        return BLOCK
+    return BLOCK * max(1, 4 // max(1, len(kernel.reads)))
+
+
+class _Blocks(Cutting):
+    """A flat task is one block."""
+
+    def elements(self, kernel: Kernel) -> int:
+        return block_of(kernel)
+
+
+CUTTING = _Blocks(row_elements=TILE, column_rows=COLUMN_ROWS)
 SPLITS_BY_ALIGNMENT = True
 
 ELEMENT = {
@@ -126,7 +143,7 @@ class TritonRunner:
             types = {"P": ELEMENT[owner.dtype], "REAL": ELEMENT[real]}
             options = OPTIONS_FLOAT64 if real is torch.float64 else OPTIONS
             pointers, shapes, scalars = moving.tables[id(table)]
-            for tasks, tile in _tiles(owner, launch, self._block()):
+            for tasks, tile in _tiles(owner, launch):
                 tables = (self._upload(tasks), pointers, shapes, scalars)
                 constants = {**types, **tile, **options}
                 calls.append(
@@ -141,12 +158,6 @@ class TritonRunner:
 
     def _upload(self, table: Ints) -> Tensor:
         return torch.from_numpy(table).to(self._plan.device)
-
-    def _block(self) -> int:
-        """A warp of 64 lanes needs twice the elements for the same accesses."""
-        if self._plan.device.type != "cuda":
-            return BLOCK
-        return BLOCK * torch.cuda.get_device_properties(self._plan.device).warp_size // 32
 
 
 class _Moving:
@@ -193,11 +204,11 @@ def _device(device: torch.device) -> AbstractContextManager[Any]:
     return context
 
 
-def _tiles(owner: StepClass, launch: Launch, block: int) -> Iterator[tuple[Ints, dict[str, Any]]]:
+def _tiles(owner: StepClass, launch: Launch) -> Iterator[tuple[Ints, dict[str, Any]]]:
     """The tasks of a launch with the constants of their kernel. In layout rows tensors of
     different widths need different tiles, each a kernel of its own."""
     if launch.kernel.layout != "rows":
-        yield launch.tasks, {"BLOCK": block, "ALIGNED": owner.aligned}
+        yield launch.tasks, {"BLOCK": block_of(launch.kernel), "ALIGNED": owner.aligned}
         return
     cols = owner.table.shapes[launch.tasks[:, 0], 2]
     rows = launch.tasks[:, 2] - launch.tasks[:, 1]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from optdsl.codegen.triton import triton_kernels
+from optdsl.ir.nodes import reachable
 from optdsl.runtime import program
 from optdsl.runtime.cohorts import ONE, Sizes
 from optdsl.runtime.counters import Counters
@@ -204,20 +205,28 @@ class _Plan:
             if isinstance(each, KernelPass):
                 kind = str(each.domain) if each.domain in SHARED else "parameter"
                 chosen = [index for index, entry in enumerate(entries) if entry.kind == kind]
-                builder.add(table, _described(each), chosen, each.stage)
+                builder.add(table, described(each), chosen, each.stage)
         self.stages = builder.finished()
         self.classes = [_Class(table, dtype, aligned)]
         self.device = tensors[0]["p"].device
         self.partials, self.results = builder.partials, layout.size
 
 
-def _described(kernel: KernelPass) -> program.Kernel:
+def _operands(kernel: KernelPass) -> list[str]:
+    """The buffers that the kernel reads."""
+    sinks = [s for each in kernel.phases for s in (*each.rows, *each.partials, *each.stores)]
+    values = reachable(sink.value for sink in sinks)
+    return sorted({value.attr("buffer") for value in values if value.op == "load"})
+
+
+def described(kernel: KernelPass) -> program.Kernel:
     reductions = tuple(
         program.Reduction(each.slot, each.op, str(each.domain)) for each in kernel.reductions
     )
     writes = tuple(each.buffer for each in kernel.stores)
     return program.Kernel(
-        kernel.stage, kernel.name, str(kernel.domain), kernel.layout, (), writes, reductions
+        *(kernel.stage, kernel.name, str(kernel.domain), kernel.layout),
+        *(tuple(_operands(kernel)), writes, reductions),
     )
 
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from optdsl.ir.nodes import reachable
+from optdsl.runtime.triton import block_of
 from optdsl.schedule.plan import Domain, KernelPass, Variant
 from optdsl.types import Storage
 from tests.triton.compiling import DTYPES, TARGETS, Finding, Job, compile_all, warps
+from tests.triton.running import described
 from tests.triton.sources import HAND, RULES, ZOO, kernels_of
 
 TILES = ((1, 1024), (4, 256), (32, 32))
@@ -44,10 +46,10 @@ def _label(part: object) -> str:
 
 
 def jobs_of(source: str, target: str, dtype: str, aligned: bool) -> list[Job]:
-    block = 1024 * TARGETS[target][2] // 32
+    wider = TARGETS[target][2] // 32
     made = []
     for _, kernel in kernels_of(source):
-        tiles: tuple[tuple[int, ...], ...] = ((block,),)
+        tiles: tuple[tuple[int, ...], ...] = ((block_of(described(kernel)) * wider,),)
         if kernel.layout == "rows":
             columns = any(each.domain is Domain.COL for each in kernel.reductions)
             tiles = TILES if source in HAND else TILES[1 + columns : 2 + columns]
