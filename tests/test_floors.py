@@ -52,6 +52,8 @@ FLOORS = {
 
 # What generated code imports must not drag the compiler in.
 SEALED = "runtime"
+SHARED = ("draws", "hostmath")
+"""Arithmetic that generated code and the interpreter must do alike; it imports nothing of ours."""
 
 # Packages that may be missing, and are imported where they are first needed.
 OPTIONAL = {"matplotlib", "sklearn", "triton"}
@@ -159,7 +161,7 @@ def test_runtime_imports_nothing_of_the_compiler(path: Path) -> None:
     wrong = [
         item.module
         for item in _imports(path)
-        if _is_ours(item.module) and _area(item.module) != SEALED
+        if _is_ours(item.module) and _area(item.module) not in (SEALED, *SHARED)
     ]
     assert not wrong
 

@@ -46,10 +46,14 @@ class Library:
         """The text of one pass. Raises CompileError for what no target does yet."""
         roots = [each.value for each in library.outputs]
         sizes = (*SIZES, *self.plan.rule.dims)
-        script = Script(self._spell, _column, {*PARAMETERS, *sizes, *FUNCTIONS, "torch"})
-        for value in reachable(roots):
+        script = Script(self._spell, _column, {*PARAMETERS, *sizes, *FUNCTIONS, "torch", "draw"})
+        values = reachable(roots)
+        for value in values:
             if value.op in ("load", "result", "scalar"):
                 script.assign(value)
+        draws = [value for value in values if OPS[value.op].kind is Kind.RANDOM]
+        for value in draws:
+            script.assign(value)
         tensors = [name for leaf, name in script.names.items() if leaf.op != "scalar"]
         if not tensors:
             raise InternalError("codegen/library", f"{library.name} reads nothing")
@@ -66,7 +70,8 @@ class Library:
         ]
         names = ", ".join(f"`{each.buffer}`" for each in library.outputs)
         doc = f'    """Gives {names}, for all parameters of one shape."""'
-        signature = f"def {library.name}({', '.join(PARAMETERS)}):"
+        given = (*PARAMETERS, "draw") if draws else PARAMETERS
+        signature = f"def {library.name}({', '.join(given)}):"
         return "\n".join([signature, doc, *head, *script.lines])
 
     # ---------------------------------------------------------------- expressions
@@ -96,6 +101,10 @@ class Library:
             case "put_index":
                 return self._put(value, text)
         kind = OPS[value.op].kind
+        if kind is Kind.RANDOM and value.attr("over") is None:
+            shape = f"({', '.join(map(str, value.type.shape.dims))})"
+            at = bare(text(value.args[0]))
+            return f"draw({literal(value.op)}, {shape}, {value.attr('site')}, {at})"
         if kind is Kind.MAP:
             return self._map(value, text) if value.type.on_device else None
         if kind is Kind.REDUCE:

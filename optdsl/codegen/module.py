@@ -15,12 +15,15 @@ from collections.abc import Iterable
 
 from optdsl import hostmath
 from optdsl.codegen.cpu import c_source
-from optdsl.codegen.host import Host
+from optdsl.codegen.cpu_places import C_TYPES
+from optdsl.codegen.host import Host, unsupported
 from optdsl.codegen.library import Library
 from optdsl.codegen.literals import LINE_LENGTH, Call, call, layout, literal, raw, tuple_of
 from optdsl.codegen.templates import render
 from optdsl.codegen.triton import triton_kernels
+from optdsl.diagnostics import CompileError, Diagnostic, Label
 from optdsl.ir.nodes import Rule, StateDecl, Value, reachable
+from optdsl.ops import OPS, Kind
 from optdsl.runtime.program import TABLE_VERSION
 from optdsl.schedule.plan import (
     KernelPass,
@@ -57,6 +60,7 @@ def python_module(plan: Plan, *, version: str, command: str = "") -> str:
     Raises CompileError where the rule has what generated code cannot hold yet.
     """
     rule = plan.rule
+    check_supported(plan)
     host = Host(plan)
     functions = [*host.texts(), *Library(plan).texts()]
     program = layout(_program(plan, host), len("PROGRAM = "))
@@ -79,9 +83,30 @@ def python_module(plan: Plan, *, version: str, command: str = "") -> str:
         program=program,
         doc=_docstring(rule),
         parameters=[(_keyword(each.name), literal(each.default)) for each in rule.hypers],
-        options=OPTIONS,
+        options=_options(plan),
         hypers=_hypers(rule),
     )
+
+
+def check_supported(plan: Plan) -> None:
+    """Raises CompileError for all storages, and random draws in kernels, that no target has."""
+    found = [
+        Diagnostic(
+            "E503",
+            f"storage `{state.storage}` is not supported yet by the targets cpu and triton",
+            (Label(state.span),),
+            f"stored as {', '.join(each for each in C_TYPES)} it is",
+        )
+        for state in plan.rule.states
+        if state.storage not in C_TYPES and state.span is not None
+    ]
+    if found:
+        raise CompileError(found)
+    for variant in plan.variants:
+        kernels = [each for each in variant.passes if isinstance(each, KernelPass)]
+        for value in reachable(root for each in kernels for root in _roots(each)):
+            if OPS[value.op].kind is Kind.RANDOM and value.attr("over") is not None:
+                raise unsupported(value, plan.rule.name)
 
 
 def _digest(rule: Rule) -> str:
@@ -117,7 +142,7 @@ def _imports(text: str) -> str:
 
 def _keyword(name: str) -> str:
     """A hyperparameter's name as that of a Python parameter."""
-    taken = keyword.iskeyword(name) or name in ("self", "params", *dict(OPTIONS))
+    taken = keyword.iskeyword(name) or name in ("self", "params", "seed", *dict(OPTIONS))
     return f"{name}_" if taken else name
 
 
@@ -252,16 +277,33 @@ def _library(library: LibraryPass) -> Call:
         function=library.name,
         reads=literal(_loaded(library)),
         writes=literal(tuple(each.buffer for each in library.outputs)),
+        **({"draws": "True"} if _draws(library) else {}),
     )
+
+
+def _draws(library: LibraryPass) -> bool:
+    roots = [each.value for each in library.outputs]
+    return any(OPS[value.op].kind is Kind.RANDOM for value in reachable(roots))
+
+
+def _options(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """The keywords of the class, with `seed` where the rule draws random numbers."""
+    passes = [each for variant in plan.variants for each in variant.passes]
+    drawing = any(isinstance(each, LibraryPass) and _draws(each) for each in passes)
+    return (*OPTIONS, ("seed", "0")) if drawing else OPTIONS
 
 
 def _loaded(each: Pass) -> tuple[str, ...]:
     """The buffers that a pass reads, in the order in which it does."""
-    if isinstance(each, LibraryPass):
-        roots: list[Value] = [store.value for store in each.outputs]
-    else:
-        roots = [store.value for store in each.stores]
-        for phase in each.phases:
-            roots += [reduction.value for reduction in (*phase.rows, *phase.partials)]
-    found = [value.attr("buffer") for value in reachable(roots) if value.op == "load"]
+    found = [value.attr("buffer") for value in reachable(_roots(each)) if value.op == "load"]
     return tuple(dict.fromkeys(found))
+
+
+def _roots(each: Pass) -> list[Value]:
+    """What a pass computes."""
+    if isinstance(each, LibraryPass):
+        return [store.value for store in each.outputs]
+    roots = [store.value for store in each.stores]
+    for phase in each.phases:
+        roots += [reduction.value for reduction in (*phase.rows, *phase.partials)]
+    return roots

@@ -42,7 +42,7 @@ def plain_hypers(group: Mapping[str, Any], names: Sequence[str]) -> Mapping[str,
         if type(value) not in PLAIN and not (
             type(value) is tuple and PLAIN.issuperset(map(type, value))
         ):
-            return {each: plain(group[each]) for each in names}
+            return {each: plain(group[each]) for each in names} | {"seed": group.get("seed", 0)}
     return group
 
 
@@ -85,7 +85,7 @@ def check_names(program: Program, group: Mapping[str, Any]) -> None:
     known = [name for name, _ in (*program.hypers, *program.attributes)]
     for key in group:
         near = [] if key in known else difflib.get_close_matches(key, known, 1, 0.8)
-        if near and key not in ("params", "param_names", "maximize"):
+        if near and key not in ("params", "param_names", "maximize", "seed"):
             raise ValueError(f"{program.name} has no {key!r} in a group; did you mean {near[0]!r}?")
 
 

@@ -49,6 +49,10 @@ class Holdings:
             self._sizes[key] = all_sizes(self.program.dims, h, own, member.sizes)
         return self._sizes[key]
 
+    def seed(self, member: Member) -> int:
+        """The key of the member's random draws."""
+        return int(self.groups[member.group_index].get("seed", 0))
+
     def existing(self, member: Member) -> frozenset[str]:
         """The names of the states that `member` has, its group's and the run's included."""
         own = self.table.get(member.p, {})

@@ -13,6 +13,10 @@ A generated function has the signature
     results   slot -> tensor of finished reductions, shaped as inputs are; GROUP and ALL 0-d
     sizes     text -> number: rows, cols, short, long, numel, batch, ndim and what `dims` gives
 
+and, where it draws random numbers, a fifth argument
+
+    draw(kind, shape, site, at) -> [n, *shape]      what each parameter draws at this place
+
 and outputs of the same shapes. Temps lie in one strided buffer per shape, so that a batch is a
 view of them; p, g and states are stacked. Scratch is capped by calls on parts of a batch.
 
@@ -21,12 +25,14 @@ Relies on: torch, program.py, tables.py. Does not do: where temps lie (stages.py
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from optdsl.draws import draw
 from optdsl.runtime.program import Library
 
 SCRATCH_BYTES = 256 * 2**20
@@ -39,7 +45,8 @@ class Batch:
 
     `inputs` give the buffers' tensors when asked, of members [lo, hi); `results` where in the flat
     results each slot's numbers stand, [n, ...]; `outputs` take what was computed for [lo, hi).
-    `values` is the row of the scalar table. `bytes` is what one parameter's inputs take.
+    `values` is the row of the scalar table. `bytes` is what one parameter's inputs take. `keys` are
+    each member's seed and number, which tell its random draws from others'.
     """
 
     library: Library
@@ -51,6 +58,7 @@ class Batch:
     sizes: Mapping[str, int]
     dtype: torch.dtype
     bytes: int
+    keys: Sequence[tuple[int, int]] = ()
 
     def run(self, results: Tensor) -> None:
         """Calls the function on parts of the batch; `results` is the flat table of this step."""
@@ -64,9 +72,32 @@ class Batch:
     def _run_part(self, lo: int, hi: int, scalars: Sequence[float], results: Tensor) -> None:
         inputs = {name: read(lo, hi).to(self.dtype) for name, read in self.inputs.items()}
         finished = _Finished(self.results, results, slice(lo, hi), self.dtype)
-        made = self.library.function(inputs, scalars, finished, self.sizes)
+        function = self.library.function
+        if self.library.draws:
+            function = functools.partial(function, draw=functools.partial(self._draw, lo, hi, results))
+        made = function(inputs, scalars, finished, self.sizes)
         for write, value in zip(self.outputs, made, strict=True):
             write(lo, hi, value)
+
+
+    def _draw(
+        self,
+        lo: int,
+        hi: int,
+        results: Tensor,
+        kind: str,
+        shape: tuple[int, ...],
+        site: int,
+        at: float,
+    ) -> Tensor:
+        """What the members [lo, hi) draw: the numbers that the interpreter draws."""
+        drawn = [
+            draw(
+                kind, shape, seed=seed, site=site, at=int(at), parameter=index, device=results.device
+            )
+            for seed, index in self.keys[lo:hi]
+        ]
+        return torch.stack(drawn).to(self.dtype)
 
 
 class _Finished(dict[str, Tensor]):

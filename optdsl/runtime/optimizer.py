@@ -52,7 +52,8 @@ class Optimizer(torch.optim.Optimizer):
     generated C in host memory), "cpu", "triton" or "reference" (the interpreter). `attributes`
     gives the rule's attributes: a value, or a dict from a parameter or its name; a group's own
     entry comes first. `foreach` and `fused` choose between torch's implementations and are
-    accepted without effect; `capturable` and `differentiable` must be false.
+    accepted without effect; `capturable` and `differentiable` must be false. `seed` is the key of
+    all random draws of a rule that has any; a group may have its own.
 
     Raises ValueError for a hyperparameter that the rule forbids, a misspelt one, and parameters
     that cannot be optimized (complex, sparse, integer).
@@ -73,6 +74,7 @@ class Optimizer(torch.optim.Optimizer):
         fused: bool | None = None,
         capturable: bool = False,
         differentiable: bool = False,
+        seed: int | None = None,
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(f"backend {backend!r}: it is one of {', '.join(BACKENDS)}")
@@ -91,6 +93,8 @@ class Optimizer(torch.optim.Optimizer):
         self._backend = backend
         self._engine = Engine(self.program, self, backend, type(self).interpreter)
         defaults = {**hypers, **declared, **(attributes or {}), "maximize": maximize}
+        if seed is not None:
+            defaults["seed"] = seed
         super().__init__(params, defaults)
         check_found(self.program, attributes or {}, self.param_groups)
 

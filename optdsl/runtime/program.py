@@ -90,13 +90,15 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Library:
-    """`function(inputs, scalars, results, sizes)` gives the outputs, batched: see library.py."""
+    """`function(inputs, scalars, results, sizes)` gives the outputs, batched: see library.py. Where it
+    draws random numbers it takes `draw` besides."""
 
     stage: int
     name: str
     function: Callable[..., tuple[Any, ...]]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    draws: bool = False
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def check_supported(rule: Rule) -> None:
                     "E503",
                     f"`{what}` is not supported yet by the targets cpu and triton",
                     (_label(value, rule),),
-                    'the interpreter runs it: backend="reference"',
+                    "only the interpreter runs it so far: optdsl.interpreter.run",
                 )
             )
     if found:
@@ -115,7 +115,7 @@ def _check_levels(rule: Rule, levelled: list[Levelled]) -> None:
                             "a reduction over parameters of a value with axes of its own is not "
                             "supported yet by the targets cpu and triton",
                             (_label(value, rule),),
-                            'the interpreter runs it: backend="reference"',
+                            "only the interpreter runs it so far: optdsl.interpreter.run",
                         )
                     ]
                 )

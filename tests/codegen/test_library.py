@@ -219,8 +219,8 @@ def test_named_axes_line_up() -> None:
     assert torch.equal(value, found.unsqueeze(1).expand(2, 5, 4, 3))
 
 
-def test_random_numbers_are_a_clear_error() -> None:
+def test_shared_random_numbers_are_a_clear_error() -> None:
     s, _ = sketch()
-    draw = s.library("randn", s.value(1), type=FULL, site=0, over=None)
+    draw = s.library("randn", s.value(1), type=FULL, site=0, over="all")
     with pytest.raises(CompileError, match="`randn` is not supported yet"):
         Library(made(s, s.make("add", draw, s.load("p")))).texts()
