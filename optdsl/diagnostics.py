@@ -131,6 +131,10 @@ class Sink:
         """As `error`; the code (W…) makes it a warning."""
         self.error(code, message, span, text, *more, help=help, notes=notes)
 
+    def add(self, diagnostic: Diagnostic) -> None:
+        """Record a diagnostic that another sink collected."""
+        self._found.append(diagnostic)
+
     @property
     def has_errors(self) -> bool:
         return any(diagnostic.severity == "error" for diagnostic in self._found)

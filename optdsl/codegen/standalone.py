@@ -17,7 +17,7 @@ from optdsl.codegen.literals import raw
 from optdsl.codegen.templates import render
 from optdsl.resources import PACKAGE
 
-# hostmath is what host functions call, draws what library passes draw; the rest is what a step is made of.
+# What host functions call, what library passes draw, and what a step is made of.
 FILES = ("draws.py", "hostmath.py", "runtime/*.py", "runtime/driver.c")
 _IMPORT = re.compile(r"^(\s*(?:from|import) )optdsl\b", re.MULTILINE)
 

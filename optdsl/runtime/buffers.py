@@ -236,7 +236,10 @@ class ClassBuffers:
             self._sizes(index),
             self.real,
             sum(count for count, _ in dims) * self.real.itemsize,
-            [(self.holdings.seed(self.members[each]), self.members[each].index) for each in indices],
+            [
+                (self.holdings.seed(self.members[each]), self.members[each].index)
+                for each in indices
+            ],
         )
 
     def _numbers(self, name: str, index: int) -> int:

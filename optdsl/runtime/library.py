@@ -74,11 +74,12 @@ class Batch:
         finished = _Finished(self.results, results, slice(lo, hi), self.dtype)
         function = self.library.function
         if self.library.draws:
-            function = functools.partial(function, draw=functools.partial(self._draw, lo, hi, results))
+            function = functools.partial(
+                function, draw=functools.partial(self._draw, lo, hi, results)
+            )
         made = function(inputs, scalars, finished, self.sizes)
         for write, value in zip(self.outputs, made, strict=True):
             write(lo, hi, value)
-
 
     def _draw(
         self,
@@ -93,7 +94,13 @@ class Batch:
         """What the members [lo, hi) draw: the numbers that the interpreter draws."""
         drawn = [
             draw(
-                kind, shape, seed=seed, site=site, at=int(at), parameter=index, device=results.device
+                kind,
+                shape,
+                seed=seed,
+                site=site,
+                at=int(at),
+                parameter=index,
+                device=results.device,
             )
             for seed, index in self.keys[lo:hi]
         ]

@@ -90,8 +90,8 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Library:
-    """`function(inputs, scalars, results, sizes)` gives the outputs, batched: see library.py. Where it
-    draws random numbers it takes `draw` besides."""
+    """`function(inputs, scalars, results, sizes)` gives the outputs, batched: see library.py.
+    Where it draws random numbers it takes `draw` besides."""
 
     stage: int
     name: str
