@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 
 Number = float | int | bool
+LARGEST_POWER = 1024
+"""Exponents up to which a power of integers is one."""
 
 
 def div(x: Number, y: Number) -> float:
@@ -37,6 +39,8 @@ def mod(x: Number, y: Number) -> Number:
 
 
 def power(x: Number, y: Number) -> Number:
+    if isinstance(y, int) and abs(y) > LARGEST_POWER:
+        x = float(x)  # 9^9^9 as an integer has 370 million digits
     try:
         result = x**y
     except ZeroDivisionError:

@@ -7,12 +7,14 @@ Does not do: say where an error is (`diagnostics`), detect one.
 
 from __future__ import annotations
 
-from optdsl.codes import syntax
+from optdsl.codes import names, numerics, rules, syntax, targets, types
 from optdsl.codes.entry import Code
 
 __all__ = ["CODES", "Code", "explain"]
 
-CODES: dict[str, Code] = {entry.code: entry for entry in (*syntax.CODES,)}
+SECTIONS = (syntax, names, types, rules, targets, numerics)
+
+CODES: dict[str, Code] = {entry.code: entry for section in SECTIONS for entry in section.CODES}
 
 
 def explain(code: str) -> str:

@@ -158,18 +158,6 @@ class Core:
         self.report("E230", message, span)
         raise GivenUp
 
-    def warn(
-        self,
-        code: str,
-        message: str,
-        span: Span,
-        text: str = "",
-        help: str | None = None,  # noqa: A002
-    ) -> None:
-        """A warning; one inside the standard library is the library's own affair and is dropped."""
-        if span.source is self.frames[0].scope.module.span.source:
-            self.sink.warning(code, message, span, text, help=help)
-
     # ------------------------------------------------------------ frames and values
 
     @property

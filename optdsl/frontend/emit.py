@@ -138,8 +138,6 @@ class Emitter:
             number = host_function(op)(*(arg.attr("value") for arg in args))
         except (OverflowError, ValueError):
             number = float("nan")
-        if isinstance(number, int) and number.bit_length() > 4096:
-            number = float("inf") if number > 0 else float("-inf")
         return self.const(number, span)
 
     def _where(self, args: list[Value], joined: Type, span: Span) -> Value:

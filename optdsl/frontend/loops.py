@@ -259,7 +259,7 @@ def assigned(stmt: ast.Stmt) -> list[str]:
             return [base.name for base in bases if isinstance(base, ast.Name)]
         case ast.State(items=items):
             return [item.name for item in items]
-        case ast.Input(name=name):
+        case ast.Input(name=name) | ast.Attribute(name=name):
             return [name]
         case ast.If(body=body, orelse=orelse):
             return [n for s in (*body, *orelse) for n in assigned(s)]

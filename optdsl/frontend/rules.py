@@ -11,6 +11,7 @@ from typing import Any
 from optdsl.diagnostics import Label, Sink
 from optdsl.frontend.bindings import POISON, Binding, GivenUp, Reported, RuleRef
 from optdsl.frontend.core import Frame, P, RuleFrame
+from optdsl.frontend.lints import lint
 from optdsl.frontend.references import STAND_IN, References, RuleItem, inner_parameters
 from optdsl.frontend.scope import Scope as FileScope
 from optdsl.ir.fold import is_const
@@ -218,7 +219,10 @@ class Rules(References):
         rule = RuleFrame(self.number("rule"), item, {})
         frame = Frame(self.number("frame"), "rule", scope, rule, item)
         self.frames = [frame]
-        self.emit.view = self._view(item, scope)
+        view = self._view(item, scope)
+        if view is None:
+            return None
+        self.emit.view = view
         param = self.builder.make("param", (), self.emit.param_type)
         grad = self.builder.make("grad", (), self.emit.param_type)
         param.name, grad.name = "p", "g"
@@ -275,7 +279,7 @@ class Rules(References):
             value = self.emit.choose(condition, *sides, self.frame.item.name_span)
         return value
 
-    def _view(self, item: ast.Item, scope: FileScope) -> str:
+    def _view(self, item: ast.Item, scope: FileScope) -> str | None:
         """The one `view` of a rule and the rules inside it: they share p, and with it its view."""
         found = _views(item, scope, set())
         kinds = {view.kind for view in found}
@@ -288,6 +292,7 @@ class Rules(References):
                 "",
                 Label(other.span, "the other view"),
             )
+            return None
         return found[0].kind if found else "rows"
 
 
@@ -352,6 +357,8 @@ def lower_rule(name: str, scope: FileScope, sink: Sink) -> Rule | None:
     assert isinstance(item, ast.Optimizer | ast.Wrapper | ast.Alias)
     own = Sink()
     rule = Rules(own).lower(item, scope)
+    if rule is not None:
+        lint(rule, own)
     for diagnostic in own.diagnostics:
         sink.add(diagnostic)
     return rule

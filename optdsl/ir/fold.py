@@ -6,6 +6,7 @@ Relies on: the `host` column of the op table. Does not do: device values.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from functools import cache
@@ -19,6 +20,9 @@ HOST_NAMES: dict[str, Any] = {
     **{name: getattr(hostmath, name) for name in dir(hostmath) if not name.startswith("_")},
     "abs": abs,
 }
+
+LARGEST_BITS = 1023
+"""Every integer of so many bits is within the range of a double."""
 
 _INFIX = {
     "add": "+",
@@ -47,7 +51,15 @@ def host_function(op: str) -> Callable[..., Any]:
     text = re.sub(r"\{(\d)\}", r"x\1", OPS[op].host)
     # The text is the compiler's own table, never a rule's.
     function: Callable[..., Any] = eval(f"lambda {', '.join(names)}: {text}", dict(HOST_NAMES))
-    return function
+
+    def bounded(*args: Any) -> Any:
+        """Integers stay below what a double holds: `x = x * x` in a row would not end otherwise."""
+        result = function(*args)
+        if isinstance(result, int) and result.bit_length() > LARGEST_BITS:
+            return math.copysign(math.inf, result)
+        return result
+
+    return bounded
 
 
 def is_const(value: Value) -> bool:
