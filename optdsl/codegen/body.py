@@ -40,6 +40,8 @@ FUNCTIONS = frozenset(
 )
 RESERVED = PYTHON_WORDS | FUNCTIONS | set(C_WORDS.split()) | set(TRITON_WORDS.split())
 """Names that a generated line never uses; a rule's variable of that name gets an underscore."""
+DEPTH = 9
+"""Operations inside one another that a line may hold; AdamW's last has 8."""
 RESERVED_ENDINGS = ("_at", "_block", "_total")
 """Those of pointers and of accumulators, which are named after what they hold."""
 
@@ -270,8 +272,8 @@ def _named(
     writer: _Writer, values: list[Value], sinks: list[list[Reduction | Store]]
 ) -> set[Value]:
     """Values that get a line of their own: leaves in memory, what the rule names, what is used
-    more than once (also inside one text, as lerp's first operand is) and what changes less often
-    than its user does."""
+    more than once (also inside one text, as lerp's first operand is), what changes less often than
+    its user does, and what would make a line of more than DEPTH nested operations."""
     uses = Counter(each.value for group in sinks for each in group)
     for value in values:
         for position, arg in enumerate(value.args):
@@ -279,12 +281,15 @@ def _named(
             uses[arg] += max([1, *(text.count(f"{{{position}}}") for text in texts)])
             if arg.args and writer.level(arg) != writer.level(value):
                 uses[arg] += 2
-    return {
-        v
-        for v in values
-        if v.op in ("load", "scalar", "result", "row_result")
-        or (v.op not in ("const", "size", "full") and (v.name or uses[v] > 1))
-    }
+    named: set[Value] = set()
+    depth: dict[Value, int] = {}
+    for value in values:
+        depth[value] = 1 + max((depth[arg] for arg in value.args if arg not in named), default=0)
+        wanted = value.name or uses[value] > 1 or depth[value] > DEPTH
+        leaf = value.op in ("load", "scalar", "result", "row_result")
+        if leaf or (wanted and value.op not in ("const", "size", "full")):
+            named.add(value)
+    return named
 
 
 def _lines(writer: _Writer, values: list[Value], named: set[Value]) -> tuple[Line, ...]:

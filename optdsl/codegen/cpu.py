@@ -24,10 +24,12 @@ from optdsl.codegen.cpu_places import C_TYPES, FIRST, Places, plain
 from optdsl.codegen.templates import render
 from optdsl.diagnostics import InternalError
 from optdsl.ir.fold import host_text
-from optdsl.ir.nodes import Value
+from optdsl.ir.nodes import Value, reachable
 from optdsl.schedule.plan import Buffer, Domain, KernelPass, Plan, Reduction, Variant
 
 LINE_LENGTH = 100
+SHOWN = 24
+"""Values in a host expression that is still shown where its number is read."""
 BLOCK = 2048
 """Elements of one float32 sum: 8 KiB of each operand, so that a block's operands stay in L1."""
 
@@ -158,7 +160,9 @@ class _Kernel:
         text = f"const {kind} {line.name} = {line.expression};"
         comment = "" if line.value.op == "load" else line.comment
         if line.value.op == "scalar":
-            comment = bare(host_text(self.variant.scalars[line.value.attr("index")]))
+            host = self.variant.scalars[line.value.attr("index")]
+            if len(reachable([host])) <= SHOWN:
+                comment = bare(host_text(host))
         comment = " ".join(comment.split()).rstrip("\\")  # a string may hold what ends a line
         return f"{text}  // {comment}" if comment not in ("", line.name) else text
 

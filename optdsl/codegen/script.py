@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from optdsl.codegen.body import NOUNS, bare, fill_text, place_of
+from optdsl.codegen.body import DEPTH, NOUNS, bare, fill_text, place_of
 from optdsl.codegen.literals import LINE_LENGTH
 from optdsl.ir.nodes import LoopBody, Value, operands, reachable
 from optdsl.ops import OPS, Kind
@@ -43,6 +43,7 @@ class Script:
     names: dict[Value, str] = field(default_factory=dict)
     uses: Counter[Value] = field(default_factory=Counter)
     carried: set[Value] = field(default_factory=set)
+    depth: dict[Value, int] = field(default_factory=dict)
 
     def write(self, roots: Iterable[Value]) -> list[str]:
         """Adds the lines that `roots` need; their texts, each an expression."""
@@ -123,8 +124,10 @@ class Script:
         if not value.args:
             often = self.uses[value] > 1 and value.op != "const"
             return often or self.called(value) is not None
+        deep = 1 + max(0 if arg in self.names else self.depth.get(arg, 1) for arg in value.args)
+        self.depth[value] = deep
         named = value.name is not None and value not in self.carried
-        return named or self.uses[value] > 1
+        return named or self.uses[value] > 1 or deep > DEPTH
 
     def _loop(self, loop: Value) -> None:
         body: LoopBody = loop.attr("body")

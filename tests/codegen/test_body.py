@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 
 from optdsl.codegen.body import RESERVED, fill_text, identifier, strength
+from optdsl.codegen.cpu import c_source
+from optdsl.codegen.host import Host
+from optdsl.schedule.plan import Phase, Store
+from tests.plans import Sketch, gradient, kernel, parameter
 
 CASES = [
     ("{0} + {1}", ["a - b", "c * d"], "a - b + c * d"),
@@ -55,3 +59,17 @@ def test_names_of_targets_are_left_alone() -> None:
     assert identifier("p_at") == "p_at_"
     assert identifier("adam.m") == "adam_m"
     assert identifier("2nd") == "_2nd"
+
+
+def test_long_chains_of_operations_are_cut_into_lines() -> None:
+    """A thousand nested operations: no line is deep, and nothing recurses that far."""
+    s = Sketch("Deep", "optimizer Deep():\n    p = p\n")
+    value, host = s.load("p"), s.hyper("a")
+    for i in range(1000):
+        value = s.make("add", s.make("mul", value, i % 3 + 2), s.load("g"))
+        host = s.make("sqrt", s.make("add", host, i))
+    value = s.make("sub", value, s.scalar(host))
+    phase = Phase(stores=(Store("p", value),))
+    plan = s.plan({"a": 1.0}, [parameter(), gradient()], [kernel(0, "deep_0", phase)])
+    for text in (c_source(plan), *Host(plan).texts()):
+        assert max(line.count("(") for line in text.splitlines()) < 20

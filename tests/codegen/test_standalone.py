@@ -104,7 +104,7 @@ def test_the_rule_s_own_part_is_that_of_the_module(name: str) -> None:
 
 def test_the_command_writes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", "AdamW", "--standalone", "-o", str(tmp_path)]) == 0
-    text = (tmp_path / "adam_w.py").read_text(encoding="utf-8")
+    text = (tmp_path / "adamw.py").read_text(encoding="utf-8")
     assert "RUNTIME = {" in text
     assert capsys.readouterr().out.strip().endswith("written")
     assert main(["compile", "AdamW", "--standalone", "-o", str(tmp_path)]) == 0  # its own file
