@@ -28,14 +28,17 @@ TARGETS = {
     "sm_100": ("cuda", 100, 32),
     "gfx942": ("hip", "gfx942", 64),
 }
+RUNTIME = "optdsl.runtime.triton_finish"
+"""The source of the kernel that no plan has."""
+
 DTYPES = {"bf16": ("bfloat16", 2), "fp16": ("float16", 2), "fp32": ("float32", 4)}
 DTYPES["fp64"] = ("float64", 8)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One compilation. `source` names what defines the kernels (see `plan_of`); `tile` is (BLOCK,)
-    or (ROWS, BLOCK)."""
+    """One compilation. `source` names what defines the kernels: RUNTIME, or see `plan_of`. `tile`
+    is (BLOCK,) or (ROWS, BLOCK), of the finish (COUNT, WIDTH)."""
 
     source: str
     kernel: str
@@ -94,13 +97,17 @@ def compile_one(job: Job, function: Any) -> Finding:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    pointers = dict.fromkeys(("tasks", "pointers", "shapes"), "*i64")
-    pointers |= dict.fromkeys(("scalars", "partials", "results"), "*fp64")
-    element = getattr(tl, DTYPES[job.dtype][0])
-    constants: dict[str, Any] = {"P": element}
-    constants["REAL"] = tl.float64 if job.dtype == "fp64" else tl.float32
-    constants |= dict(zip(("ROWS", "BLOCK")[-len(job.tile) :], job.tile, strict=True))
-    constants["ALIGNED"] = job.aligned
+    pointers = dict.fromkeys(("tasks", "pointers", "shapes", "records"), "*i64")
+    pointers |= dict.fromkeys(("scalars", "partials", "results", "source"), "*fp64")
+    pointers = {name: pointers[name] for name in function.arg_names if name in pointers}
+    constants: dict[str, Any] = {
+        "P": getattr(tl, DTYPES[job.dtype][0]),
+        "REAL": tl.float64 if job.dtype == "fp64" else tl.float32,
+        "ALIGNED": job.aligned,
+    }
+    tiles = ("COUNT", "WIDTH") if job.source == RUNTIME else ("ROWS", "BLOCK")
+    constants |= dict(zip(tiles[-len(job.tile) :], job.tile, strict=True))
+    constants = {name: constants[name] for name in function.arg_names if name in constants}
     names = [*pointers, *constants]
     source = ASTSource(
         fn=function,
@@ -167,8 +174,9 @@ def main() -> None:
         sys.path.insert(0, folder)
         for source in dict.fromkeys(job.source for job in jobs):
             name = "kernels_of_" + re.sub(r"\W", "_", source)
-            Path(folder, f"{name}.py").write_text(triton_kernels(plan_of(source)))
-            module = importlib.import_module(name)
+            if source != RUNTIME:
+                Path(folder, f"{name}.py").write_text(triton_kernels(plan_of(source)))
+            module = importlib.import_module(RUNTIME if source == RUNTIME else name)
             for job in jobs:
                 if job.source == source:
                     entry = asdict(compile_one(job, getattr(module, job.kernel)))

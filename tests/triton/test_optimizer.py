@@ -15,7 +15,7 @@ SHAPES = [(9, 7), (8, 16), (70,), (1,), (), (3, 4, 5), (0, 3), (6, 40)]
 NAMES = [source.split("/")[1] for source in ZOO]
 
 BOUND = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 0.02}
-LOOSE = {"SWAN": 300, "Muon": 300}
+LOOSE = {torch.float64: 1e-7, torch.float32: 6e-3, torch.bfloat16: 0.1}
 """Relative to the largest element, after three steps. Matrix iterations amplify roundings."""
 
 
@@ -44,7 +44,8 @@ def near(name: str, params: list[Parameter], others: list[Parameter], dtype: tor
         if p.numel():
             size = q.abs().max().clamp_min(1e-2)
             error = ((p.cpu().double() - q.cpu().double()).abs().max() / size).item()
-            assert error < BOUND[dtype] * LOOSE.get(name, 1), (name, tuple(p.shape))
+            bound = (LOOSE if name in ("SWAN", "Muon") else BOUND)[dtype]
+            assert error < bound, (name, tuple(p.shape))
 
 
 @pytest.mark.parametrize("name", NAMES)

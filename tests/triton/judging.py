@@ -1,0 +1,93 @@
+"""What is compiled of a plan, and what is asked of a compiled kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from optdsl.ir.nodes import reachable
+from optdsl.runtime.triton import NARROW, WIDE, block_of
+from optdsl.schedule.plan import Domain, KernelPass, Variant
+from optdsl.types import Storage
+from tests.triton.compiling import DTYPES, RUNTIME, TARGETS, Finding, Job, warps
+from tests.triton.running import described
+from tests.triton.sources import HAND, kernels_of
+
+TILES = ((1, 1024), (4, 256), (32, 32))
+"""ROWS and BLOCK: wide rows, common ones, and with column sums."""
+
+REGISTERS, REGISTERS_UNALIGNED = 96, 144
+"""With 128 threads a block, 96 leave room for 5 blocks an SM, enough for the loads in flight. An
+unaligned access keeps an address an element."""
+
+
+def jobs_of(source: str, target: str, dtype: str, aligned: bool) -> list[Job]:
+    wider = TARGETS[target][2] // 32
+    made = []
+    for _, kernel in kernels_of(source):
+        tiles: tuple[tuple[int, ...], ...] = ((block_of(described(kernel)) * wider,),)
+        if kernel.layout == "rows":
+            columns = any(each.domain is Domain.COL for each in kernel.reductions)
+            tiles = TILES if source in HAND else TILES[1 + columns : 2 + columns]
+        made += [Job(source, kernel.name, target, dtype, aligned, tile) for tile in tiles]
+    return made
+
+
+def finish_jobs(target: str) -> list[Job]:
+    tiles = [(each["COUNT"], each["WIDTH"]) for each in (NARROW, WIDE)]
+    return [Job(RUNTIME, "finish", target, "fp64", False, tile) for tile in tiles]
+
+
+def faults(finding: Finding) -> Iterator[str]:
+    """What is wrong with a compiled kernel."""
+    job = finding.job
+    if finding.local:
+        yield f"{job}: {finding.local} bytes of spills"
+    limit = REGISTERS if job.aligned else REGISTERS_UNALIGNED
+    if not 0 < finding.registers <= limit:
+        yield f"{job}: {finding.registers} registers"
+    if finding.approximate or finding.fused:
+        yield f"{job}: loose arithmetic {finding.approximate}"
+    if job.aligned and job.source != RUNTIME:
+        variant, kernel = next(
+            (variant, each) for variant, each in kernels_of(job.source) if each.name == job.kernel
+        )
+        loads, stores = expected(variant, kernel, job)
+        if wide(finding.loads) < loads or wide(finding.stores) < stores:
+            found = f"loads {finding.loads}, stores {finding.stores}"
+            yield f"{job}: {found} instead of {loads} and {stores} of 128 bits"
+
+
+def wide(accesses: dict[int, int]) -> float:
+    """Accesses in units of 128 bits, of those that have as many at least."""
+    return sum(count * bits / 128 for bits, count in accesses.items() if bits >= 128)
+
+
+def storage_bytes(storage: Storage, dtype: str) -> int:
+    own = DTYPES[dtype][1]
+    fixed = {Storage.PARAM: own, Storage.COMPUTE: max(4, own), Storage.FLOAT32: 4}
+    return fixed.get(storage, 2)
+
+
+def expected(variant: Variant, kernel: KernelPass, job: Job) -> tuple[int, int]:
+    """The 128-bit accesses that a lane makes of full buffers: all of them, in every phase. A lane
+    that has fewer bytes of a buffer than 16 cannot."""
+    threads = warps(job.dtype) * TARGETS[job.target][2]
+    elements = job.tile[-1] * (job.tile[0] if len(job.tile) == 2 else 1)
+    buffers = {each.name: each for each in variant.buffers if each.domain is Domain.FULL}
+    units = {
+        name: storage_bytes(buffer.storage, job.dtype) * elements // threads // 16
+        for name, buffer in buffers.items()
+    }
+    loads = stores = 0
+    if kernel.domain is not Domain.FULL:
+        return 0, 0
+    for phase in kernel.phases:
+        sinks = (*phase.rows, *phase.partials, *phase.stores)
+        values = reachable(each.value for each in sinks)
+        loads += sum(
+            units[each.attr("buffer")]
+            for each in values
+            if each.op == "load" and each.attr("buffer") in units
+        )
+        stores += sum(units[each.buffer] for each in phase.stores if each.buffer in units)
+    return loads, stores
