@@ -19,7 +19,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optdsl.codegen.body import Body, Line, PhaseLines, Sink, bare, write_body
+from optdsl.codegen.body import Body, Line, PhaseLines, Sink, bare, is_atom, write_body
 from optdsl.codegen.cpu_places import C_TYPES, FIRST, Places, plain
 from optdsl.codegen.templates import render
 from optdsl.diagnostics import InternalError
@@ -39,6 +39,16 @@ _JOIN = {
     "sum": "{0} += {1};",
     "max_of": "{0} = larger({0}, {1});",
     "min_of": "{0} = smaller({0}, {1});",
+}
+
+_OVER = {
+    Domain.FULL: "every element",
+    Domain.ROW: "one number per row",
+    Domain.COL: "one number per column",
+    Domain.MATRIX: "one number per matrix",
+    Domain.TENSOR: "one number per parameter",
+    Domain.GROUP: "one number per group",
+    Domain.ALL: "one number for all",
 }
 
 _FUNCTIONS = {
@@ -144,16 +154,32 @@ class _Kernel:
         places, rows = self.places, self.places.rows
         body = write_body(self.kernel, "c", places.view, places.leaf)
         lines = self._rows(body) if rows else self._flat(body)
-        what = "rows" if rows else "elements"
         return render(
             f"cpu/{self.kernel.layout}.c.j2",
             name=self.kernel.name,
             pad=" " * len(self.kernel.name),
-            comment=f"Stage {self.kernel.stage}: {what} of {self.kernel.domain}.",
+            comment=self._comment(),
             setup=[*places.declarations(), *map(self._line, body.task)],
             lines=lines,
             closing=places.closing(),
         )
+
+    def _comment(self) -> str:
+        """When the pass runs, over what, and what it leaves."""
+        kernel = self.kernel
+        over = "every row" if kernel.layout == "rows" else _OVER[kernel.domain]
+        left = [
+            *(each.buffer for each in kernel.stores),
+            *(each.slot for each in kernel.reductions),
+        ]
+        said = f"Stage {kernel.stage}, {over}: {', '.join(left)}."
+        if self.variant.path:
+            sides = []
+            for condition, side in self.variant.path:
+                text = host_text(condition)
+                sides.append(text if side else f"not {text if is_atom(text) else f'({text})'}")
+            said = f"Variant {self.variant.index}: {', '.join(sides)}. {said}"
+        return said.replace("*/", "* /")
 
     def _line(self, line: Line) -> str:
         kind = "int" if line.boolean else "real"

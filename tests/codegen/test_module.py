@@ -87,7 +87,7 @@ def test_form(name: str, tmp_path: Path) -> None:
 def test_computed_lines_say_where_they_come_from(name: str) -> None:
     """Each assignment of an expression in C ends in, or follows, the place in the rule."""
     (module,) = [load(text_of(name), name)]
-    lines = module.program.c_source.partition("/* Stage")[2].splitlines()
+    lines = module.program.c_source.partition("\nvoid ")[2].splitlines()
     computed = [
         (before, line)
         for before, line in pairwise(lines)
