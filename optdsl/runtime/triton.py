@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.program import Kernel, Program
@@ -107,21 +108,24 @@ class TritonRunner:
     """Runs the stages of one plan; `results` is the flat float64 table on the plan's device."""
 
     def __init__(self, program: Program, plan: DevicePlan, counters: Counters) -> None:
+        """Raises RuntimeError for tensors in host memory outside of Triton's interpreter."""
+        if plan.device.type == "cpu" and not knobs.runtime.interpret:
+            raise RuntimeError(
+                "the triton backend reaches tensors in host memory in Triton's interpreter alone: "
+                "set TRITON_INTERPRET=1 before the start"
+            )
         self._plan, self._counters = plan, counters
         self._kernels = load_kernels(program.triton_source)
         self._partials = self._floats(plan.partials)
         self.results = self._floats(plan.results)
-        self._moving: _Moving | None = None
-        self._stages: list[list[_Call]] = []
+        self._moving = _Moving(plan)
+        self._stages = [self._prepare(stage) for stage in plan.stages]
 
     def _floats(self, count: int) -> Tensor:
         return torch.zeros(max(1, count), dtype=torch.float64, device=self._plan.device)
 
     def begin(self, *, addresses: bool) -> None:
         """Uploads this step's scalars, and the addresses where they changed."""
-        if self._moving is None:
-            self._moving, addresses = _Moving(self._plan), True
-            self._stages = [self._prepare(stage, self._moving) for stage in self._plan.stages]
         self._moving.upload(addresses)
 
     def run(self, first: int, last: int) -> None:
@@ -132,7 +136,7 @@ class TritonRunner:
                     call()
                 self._counters.launches += len(calls)
 
-    def _prepare(self, stage: StageTable, moving: _Moving) -> list[_Call]:
+    def _prepare(self, stage: StageTable) -> list[_Call]:
         """The launches of one stage: kernels, then both levels of the finish."""
         calls = []
         classes = {id(each.table): each for each in self._plan.classes}
@@ -142,7 +146,7 @@ class TritonRunner:
             real = compute_dtype(owner.dtype)
             types = {"P": ELEMENT[owner.dtype], "REAL": ELEMENT[real]}
             options = OPTIONS_FLOAT64 if real is torch.float64 else OPTIONS
-            pointers, shapes, scalars = moving.tables[id(table)]
+            pointers, shapes, scalars = self._moving.tables[id(table)]
             for tasks, tile in _tiles(owner, launch):
                 tables = (self._upload(tasks), pointers, shapes, scalars)
                 constants = {**types, **tile, **options}
@@ -222,8 +226,8 @@ def _tiles(owner: StepClass, launch: Launch) -> Iterator[tuple[Ints, dict[str, A
 
 
 def _powers(numbers: Ints) -> Ints:
-    """The powers of two next to or above `numbers`."""
-    return np.left_shift(1, np.ceil(np.log2(numbers)).astype(np.int64))
+    """The powers of two equal to `numbers` or next above them."""
+    return np.left_shift(1, np.frexp(numbers - 1)[1].astype(np.int64))
 
 
 def _widths(records: Ints) -> Iterator[tuple[Ints, dict[str, int]]]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import Parameter
+from triton import knobs
 
 import optdsl.zoo
 from tests.triton.sources import ZOO
@@ -91,3 +92,21 @@ def test_one_launch_for_all_tensors_of_a_pass() -> None:
         launches[name] = optimizer.counters.launches
     # LAMB: two passes and a finish; ClippedLion: two passes, a finish a tensor, one over all.
     assert launches == {"AdamW": 2, "LAMB": 6, "ClippedLion": 8}
+
+
+def test_a_changed_rate_makes_no_new_plan() -> None:
+    ours, params = make("AdamW", "triton", torch.float32)
+    reference, others = make("AdamW", "reference", torch.float32)
+    for rate in (1e-3, 0.1):
+        for optimizer, own in ((ours, params), (reference, others)):
+            optimizer.param_groups[0]["lr"] = rate
+            train(optimizer, own, 1)
+    near("AdamW", params, others, torch.float32)
+    assert ours.counters.plans == 1
+
+
+def test_host_memory_is_for_the_interpreter_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer, params = make("AdamW", "triton", torch.float32)
+    monkeypatch.setattr(knobs.runtime, "interpret", False)
+    with pytest.raises(RuntimeError, match="TRITON_INTERPRET=1"):
+        train(optimizer, params, 1)
