@@ -183,7 +183,8 @@ class Emitter:
         """`value` with the shape of `type`, on the device; itself where it is so already."""
         if value.type.shape == type.shape and value.type.on_device:
             return value
-        return self.builder.make("full", (value,), type.with_(dtype=value.type.dtype), span)
+        dtype = DType.BOOL if value.type.dtype is DType.BOOL else DType.REAL
+        return self.builder.make("full", (value,), type.with_(dtype=dtype), span)
 
     def _shape_error(self, op: str, args: list[Value], span: Span) -> NoReturn:
         tensors = [arg for arg in args if not arg.type.shape.is_scalar]

@@ -50,16 +50,16 @@ class Run(Evaluation):
         ]
         shared: dict[tuple[str, int | None], Tensor] = {}
         for state in self.rule.states:
-            for i, update in enumerate(updates):
-                if not self.holds(state.scope, i):
-                    continue
+            reached = [i for i in range(len(self.members)) if self.holds(state.scope, i)]
+            # Of a shared state's parameters, those that assign it come first.
+            for i in sorted(reached, key=lambda i: not self._changes(state, i)):
                 new = self._update(state, i)
                 if new is None:
                     continue
                 if state.type.instances is Instances.PARAM:
-                    update.states[state.name] = new
+                    updates[i].states[state.name] = new
                 else:
-                    shared[(state.name, self.owner(state, i))] = new
+                    shared.setdefault((state.name, self.owner(state, i)), new)
         reports = {}
         if self.members:
             reports = {name: self.get(value, 0) for name, value in self.rule.reports.items()}
@@ -67,19 +67,21 @@ class Run(Evaluation):
 
     def _update(self, state: StateDecl, i: int) -> Tensor | None:
         """What member i makes of a state that exists for it; None where it stays as it is."""
-        value = self.rule.updates.get(state.name)
-        if value is None or not self._changes(state, value, i):
+        if not self._changes(state, i):
             begins = state.initial is not None and self.stored(state, i) is None
             return self.initial(state.name, i) if begins else None
-        new = self.tensor(value, i).expand(self.shape(state.type.shape, i))
-        is_like_p = new.shape == self.sizes(self.members[i].p)
+        new = self.tensor(self.rule.updates[state.name], i)
+        new = new.expand(self.shape(state.type.shape, i))
+        own = state.type.instances is Instances.PARAM
+        is_like_p = own and new.shape == self.sizes(self.members[i].p)
         return self.like(new, i) if is_like_p else new.clone()
 
-    def _changes(self, state: StateDecl, value: Value, i: int) -> bool:
-        """Whether member i assigns the state: a shared one is updated by the parameters that do."""
-        while value.op == "choose":
+    def _changes(self, state: StateDecl, i: int) -> bool:
+        """Whether member i assigns the state in this step."""
+        value = self.rule.updates.get(state.name)
+        while value is not None and value.op == "choose":
             value = value.args[1 if self.get(value.args[0], i) else 2]
-        return not (value.op == "state" and value.attr("name") == state.name)
+        return value is not None and not (value.op == "state" and value.attr("name") == state.name)
 
     # ------------------------------------------------------------ loops
 

@@ -11,7 +11,7 @@ Does not do: what a value means.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,7 +167,9 @@ class _Check:
                 self.need(value.type.shape == type_.shape, f"has not the shape {type_.shape}")
                 # One for the run may read hyperparameters, which then agree between groups.
                 most = max(type_.instances, Instances.GROUP)
-                self.need(value.type.instances <= most, "has more instances than the state")
+                # Where only some parameters assign it, they do it alike.
+                for each in _alternatives(value):
+                    self.need(each.type.instances <= most, "has more instances than the state")
         self.where = "reads_gradient"
         read = any(v.op == "grad" for v in reachable(value for _, value in rule.outputs()))
         self.need(rule.reads_gradient is read, f"is {rule.reads_gradient}")
@@ -430,3 +432,14 @@ class _Check:
 
 def _exclusive(a: Scope, b: Scope) -> bool:
     return any(x is y and s is not t for x, s in a for y, t in b)
+
+
+def _alternatives(value: Value) -> Iterator[Value]:
+    """What host conditions choose between."""
+    if value.op == "choose":
+        for side in value.args[1:]:
+            yield from _alternatives(side)
+    elif value.op == "full":
+        yield from _alternatives(value.args[0])
+    else:
+        yield value
