@@ -29,6 +29,7 @@ from optdsl.schedule.build import VariantBuilder
 from optdsl.schedule.levels import Levelled, find_levels
 from optdsl.schedule.plan import Decision, Domain, Plan, Variant, domain_of
 from optdsl.schedule.search import choose_passes
+from optdsl.types import Instances
 
 Observer = Callable[[str, object], None]
 PASSES = (
@@ -76,49 +77,38 @@ def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan
 
 def check_supported(rule: Rule) -> None:
     """Refuse what only the interpreter runs, with the place it is written at."""
-    found = []
+    wrong: list[tuple[str, Label]] = []
     for name, value in rule.outputs():
         if name.startswith("report "):
-            found.append(
-                Diagnostic(
-                    "E503",
-                    "`report` is not supported yet by the targets cpu and triton",
-                    (_label(value, rule),),
-                )
-            )
+            wrong.append(("`report`", _label(value, rule)))
     for value in reachable(each for _, each in rule.outputs()):
-        row = OPS[value.op]
-        if row.kind is Kind.CLOSURE or value.op in ("workers", "rank", "to_host"):
+        if OPS[value.op].kind is Kind.CLOSURE or value.op in ("workers", "rank", "to_host"):
             what = value.op.removesuffix("_at").replace("_", " ")
-            found.append(
-                Diagnostic(
-                    "E503",
-                    f"`{what}` is not supported yet by the targets cpu and triton",
-                    (_label(value, rule),),
-                    "only the interpreter runs it so far: optdsl.interpreter.run",
-                )
-            )
-    if found:
-        raise CompileError(found)
+            wrong.append((f"`{what}`", _label(value, rule)))
+    for state in rule.states:
+        shared = state.type.instances < Instances.PARAM
+        if shared and not state.type.shape.is_scalar and state.span is not None:
+            wrong.append(("a state over parameters with axes of its own", Label(state.span)))
+    if wrong:
+        raise CompileError([_unsupported(what, label) for what, label in wrong])
+
+
+def _unsupported(what: str, label: Label) -> Diagnostic:
+    return Diagnostic(
+        "E503",
+        f"{what} is not supported yet by the targets cpu and triton",
+        (label,),
+        "only the interpreter runs it so far: optdsl.interpreter.run",
+    )
 
 
 def _check_levels(rule: Rule, levelled: list[Levelled]) -> None:
+    what = "a reduction over parameters of a value with axes of its own"
     for each in levelled:
         for value in each.reductions.values():
-            if domain_of(value.args[0].type, rule.view) is Domain.SHAPED or (
-                domain_of(value.type, rule.view) is Domain.SHAPED
-            ):
-                raise CompileError(
-                    [
-                        Diagnostic(
-                            "E503",
-                            "a reduction over parameters of a value with axes of its own is not "
-                            "supported yet by the targets cpu and triton",
-                            (_label(value, rule),),
-                            "only the interpreter runs it so far: optdsl.interpreter.run",
-                        )
-                    ]
-                )
+            kinds = {domain_of(one.type, rule.view) for one in (value, value.args[0])}
+            if Domain.SHAPED in kinds:
+                raise CompileError([_unsupported(what, _label(value, rule))])
 
 
 def _label(value: Value, rule: Rule) -> Label:

@@ -7,6 +7,7 @@ Every pass reads memory before it writes; a stage's reductions are finished when
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,10 +101,8 @@ def _buffers(whole: Run, variant: Variant, i: int) -> dict[str, Tensor]:
                 for v in whole.rule.builder.table.values()
                 if v.op == buffer.role and v.attr("name") == buffer.name
             )
-            try:
+            with suppress(ValueError):  # born in this step: written before it is read
                 found[buffer.name] = whole.tensor(leaf, i)
-            except ValueError:
-                pass  # born in this step: written before it is read
     return found
 
 

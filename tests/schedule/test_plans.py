@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from optdsl.diagnostics import Sink
+from optdsl.diagnostics import CompileError, Sink
 from optdsl.frontend.rules import lower_rule, rule_names
 from optdsl.frontend.scope import make_scope, read_source, zoo_folder
 from optdsl.interpreter import Member, run
 from optdsl.ir.nodes import Rule
 from optdsl.schedule.make import make_plan
+from optdsl.source import Source
 from tests.schedule.run_plan import run_plan
 
 HERE = Path(__file__).parent
@@ -38,7 +39,7 @@ def lowered(path: Path, name: str) -> Rule:
 
 @pytest.mark.parametrize(("path", "name"), rules(), ids=lambda each: getattr(each, "stem", each))
 def test_passes_do_what_the_rule_means(path: Path, name: str) -> None:
-    """Six steps of all shapes together, in two groups, one parameter without a gradient now and then."""
+    """Six steps of all shapes together, in two groups, some without a gradient now and then."""
     rule = lowered(path, name)
     plan = make_plan(rule)
     torch.manual_seed(1)
@@ -82,3 +83,23 @@ def test_passes_do_what_the_rule_means(path: Path, name: str) -> None:
         for key, value in found.shared.items():
             torch.testing.assert_close(value, expected.shared[key], rtol=1e-11, atol=1e-12)
         shared.update(expected.shared)
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("g2 = grad(p + g)\n    p -= lr * g2", "`grad`"),
+        ("p -= lr * mean(g, over = workers)", "`worker sum`"),
+        ("state s: [3, 3] over all = 1\n    p -= lr * g\n    s = 2 * s", "a state over parameters"),
+        ("input x: [k, *p]\n    p -= sum(norm(x, over = all) * x, axis = k)", "a reduction over"),
+    ],
+)  # fmt: skip
+def test_what_no_target_does_yet_is_a_clear_error(body: str, what: str) -> None:
+    text = f"optimizer X(lr = 0.1):\n    {body}\n"
+    sink = Sink()
+    rule = lower_rule("X", make_scope(Source("x.opt", text), sink), sink)
+    sink.check()
+    assert rule is not None
+    with pytest.raises(CompileError, match="E503") as caught:
+        make_plan(rule)
+    assert caught.value.diagnostics[0].message.startswith(what)

@@ -17,13 +17,30 @@ from tests.schedule.run_plan import run_plan
 
 SHAPES = [(), (3,), (4, 3), (2, 5)]
 REDUCTIONS = [
-    "norm({0})", "mean({0})", "rms({0})", "max(abs({0}))", "dot({0}, {1})", "norm({0}, over = all)",
-    "norm({0}, over = group)", "max({0}, over = all)", "mean({0}, axis = 1)", "mean({0}, axis = 0)",
-    "max(abs({0}), axis = 1)", "sum({0}, axis = 0)",
+    "norm({0})",
+    "mean({0})",
+    "rms({0})",
+    "max(abs({0}))",
+    "dot({0}, {1})",
+    "norm({0}, over = all)",
+    "norm({0}, over = group)",
+    "max({0}, over = all)",
+    "mean({0}, axis = 1)",
+    "mean({0}, axis = 0)",
+    "max(abs({0}), axis = 1)",
+    "sum({0}, axis = 0)",
 ]
 FULL = [
-    "{0} + {1}", "{0} - lr * {1}", "{0} * {1}", "lerp({0}, {1}, 0.3)", "tanh({0})", "{0} / (1 + {1}^2)",
-    "where({0} > {1}, {0}, -{1})", "sign({0}) * {1}", "max({0}, {1})", "{0} * lr + {1} / t",
+    "{0} + {1}",
+    "{0} - lr * {1}",
+    "{0} * {1}",
+    "lerp({0}, {1}, 0.3)",
+    "tanh({0})",
+    "{0} / (1 + {1}^2)",
+    "where({0} > {1}, {0}, -{1})",
+    "sign({0}) * {1}",
+    "max({0}, {1})",
+    "{0} * lr + {1} / t",
 ]
 
 
@@ -57,16 +74,22 @@ class Writer:
         self.count += 1
         text = f"{indent}{name} = {self.value()}"
         if kind == "scaled":
-            text = f"{indent}{name} = ({self.value()}) * tanh({self.small()}) / (1 + abs({self.small()}))"
+            factor = f"tanh({self.small()}) / (1 + abs({self.small()}))"
+            text = f"{indent}{name} = ({self.value()}) * {factor}"
         if not in_branch:
             self.full.append(name)
         return [text]
 
     def rule(self) -> str:
-        body = [line for _ in range(self.random.randint(3, 7)) for line in self.statement("    ", False)]
+        body = [
+            line for _ in range(self.random.randint(3, 7)) for line in self.statement("    ", False)
+        ]
         state = ["    state m, v, size: [], total: [] over all"]
-        tail = [f"    p -= lr * {self.full[-1]}", f"    size = 0.5 * size + norm({self.full[-1]})",
-                f"    total = max(total, norm({self.full[-1]}, over = all))"]
+        tail = [
+            f"    p -= lr * {self.full[-1]}",
+            f"    size = 0.5 * size + norm({self.full[-1]})",
+            f"    total = max(total, norm({self.full[-1]}, over = all))",
+        ]
         head = "optimizer Random(lr = 0.01, momentum = 0.9):"
         return "\n".join([head, *state, *body, *tail, ""])
 
@@ -96,7 +119,9 @@ def test_a_random_rule(seed: int) -> None:
         expected, found = run(rule, members), run_plan(plan, members)
         for i, (a, b) in enumerate(zip(expected.updates, found.updates, strict=True)):
             assert a.p is not None and b.p is not None
-            torch.testing.assert_close(b.p, a.p, rtol=1e-9, atol=1e-10, msg=lambda m: f"{m}\n{text}")
+            torch.testing.assert_close(
+                b.p, a.p, rtol=1e-9, atol=1e-10, msg=lambda m: f"{m}\n{text}"
+            )
             for key, value in b.states.items():
                 torch.testing.assert_close(value, a.states[key], rtol=1e-9, atol=1e-10)
             params[i] = a.p
