@@ -19,8 +19,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optdsl.codegen.body import Body, Line, PhaseLines, Sink, bare, is_atom, write_body
+from optdsl.codegen.body import Body, Line, PhaseLines, Sink, bare, write_body
 from optdsl.codegen.cpu_places import C_TYPES, FIRST, Places, plain
+from optdsl.codegen.summary import summary
 from optdsl.codegen.templates import render
 from optdsl.diagnostics import InternalError
 from optdsl.ir.fold import host_text
@@ -39,16 +40,6 @@ _JOIN = {
     "sum": "{0} += {1};",
     "max_of": "{0} = larger({0}, {1});",
     "min_of": "{0} = smaller({0}, {1});",
-}
-
-_OVER = {
-    Domain.FULL: "every element",
-    Domain.ROW: "one number per row",
-    Domain.COL: "one number per column",
-    Domain.MATRIX: "one number per matrix",
-    Domain.TENSOR: "one number per parameter",
-    Domain.GROUP: "one number per group",
-    Domain.ALL: "one number for all",
 }
 
 _FUNCTIONS = {
@@ -158,28 +149,11 @@ class _Kernel:
             f"cpu/{self.kernel.layout}.c.j2",
             name=self.kernel.name,
             pad=" " * len(self.kernel.name),
-            comment=self._comment(),
+            comment=summary(self.variant, self.kernel).replace("*/", "* /"),
             setup=[*places.declarations(), *map(self._line, body.task)],
             lines=lines,
             closing=places.closing(),
         )
-
-    def _comment(self) -> str:
-        """When the pass runs, over what, and what it leaves."""
-        kernel = self.kernel
-        over = "every row" if kernel.layout == "rows" else _OVER[kernel.domain]
-        left = [
-            *(each.buffer for each in kernel.stores),
-            *(each.slot for each in kernel.reductions),
-        ]
-        said = f"Stage {kernel.stage}, {over}: {', '.join(left)}."
-        if self.variant.path:
-            sides = []
-            for condition, side in self.variant.path:
-                text = host_text(condition)
-                sides.append(text if side else f"not {text if is_atom(text) else f'({text})'}")
-            said = f"Variant {self.variant.index}: {', '.join(sides)}. {said}"
-        return said.replace("*/", "* /")
 
     def _line(self, line: Line) -> str:
         kind = "int" if line.boolean else "real"

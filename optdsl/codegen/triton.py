@@ -30,6 +30,7 @@ from optdsl.codegen.body import (
     write_body,
 )
 from optdsl.codegen.literals import LINE_LENGTH
+from optdsl.codegen.summary import summary
 from optdsl.codegen.templates import render
 from optdsl.codegen.triton_places import CLOSE, CLOSE_COLS, SHORT, SIZES, Places, literal, plus
 from optdsl.diagnostics import InternalError
@@ -106,6 +107,7 @@ def _flat(
     return render(
         "triton/flat.py.j2",
         name=places.kernel.name,
+        said=_said(variant, places.kernel),
         part=_wrapped(f"def {name}(", declared, "):", 0),
         element=element,
         returned=", ".join(f"{each.slot}_part" for each in totals),
@@ -155,6 +157,7 @@ def _rows(places: Places, variant: Variant, task: list[str], phases: Sequence[Ph
     return render(
         "triton/rows.py.j2",
         name=places.kernel.name,
+        said=_said(variant, places.kernel),
         buffers=len(variant.buffers),
         start=_start(places, variant, task, texts),
         phases=parts,
@@ -257,6 +260,11 @@ def _slot(sink: Sink) -> str:
 
 def _identity(reduction: Reduction) -> str:
     return literal(OPS[reduction.op].identity or 0.0)
+
+
+def _said(variant: Variant, kernel: KernelPass) -> list[str]:
+    """The comment above a kernel."""
+    return textwrap.wrap(summary(variant, kernel), LINE_LENGTH - 2, break_on_hyphens=False)
 
 
 def spelt(line: Line) -> str:
