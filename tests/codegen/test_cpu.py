@@ -103,7 +103,7 @@ def test_plans(name: str, dtype: torch.dtype) -> None:
     check(plan, shapes, dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", sorted(shipped_plans()))
 def test_shipped_rules(name: str, dtype: torch.dtype) -> None:
     plan = shipped_plans()[name]()
