@@ -22,4 +22,4 @@ def test_a_dry_run_ends_well() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "spills" not in done.stdout and "gfx942" in done.stdout
+    assert "stack" not in done.stdout and "gfx942" in done.stdout
