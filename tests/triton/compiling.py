@@ -165,7 +165,8 @@ def _read_amdgcn(finding: Finding, asm: Any) -> None:
     finding.registers = int(re.findall(r"\.vgpr_count:\s*(\d+)", text)[0])
     finding.local = int(re.findall(r"\.private_segment_fixed_size:\s*(\d+)", text)[0])
     finding.approximate = sorted(set(re.findall(r"\bv_(?:exp|log)_f32\w*", text)))
-    if text.count("v_rcp_f32") > text.count("v_div_fixup_f32"):  # what ends a rounded division
+    # A fixup ends every rounded division. `lo // rows`, on integers, takes a reciprocal or two.
+    if text.count("v_rcp_f32") > text.count("v_div_fixup_f32") + 2:
         finding.approximate.append("v_rcp_f32")
 
 
