@@ -216,11 +216,11 @@ optimizer ScaledSGD(lr = 1e-3, scale = 0.5) = Scaled(SGD(lr = lr), lr = scale)
     Code(
         code="E411",
         name="now-and-then",
-        title="An inner rule that runs on some steps only",
+        title="An inner rule that does not run once a step",
         text="""\
-Inside an inner rule `t` counts the runs of that rule. One that skips steps would need a count of
-its own, which this version does not keep. `when`, and `if` on sizes, names and options, decide
-once and for all and are fine.
+Inside an inner rule `t` counts the runs of that rule. One that skips steps, or runs twice in one,
+would need a count of its own, which this version does not keep. `when`, and `if` on sizes, names
+and options, decide once and for all and are fine.
 """,
         wrong="""\
 optimizer Alternating(lr = 0.1):

@@ -55,12 +55,14 @@ P: Key = ("p",)
 @dataclass
 class RuleFrame:
     """One instance of a rule inside the whole: `inner` are the rules that a wrapper steps;
-    `prefix` stands before the keys of its states where the wrapper steps several."""
+    `prefix` stands before the keys of its states where the wrapper steps several; `way` are the
+    names of the inner rules that lead to it."""
 
     number: int
     item: ast.Item
     inner: dict[str, Binding] = field(default_factory=dict)
     prefix: str = ""
+    way: Key = ()
 
     @property
     def gradient(self) -> Key:
@@ -103,7 +105,8 @@ class Core:
     turns: tuple[Value, ...] = ()
     sites: dict[Key, int] = field(default_factory=dict)
     hypers: dict[str, Hyper] = field(default_factory=dict)
-    hyper_owner: dict[str, str] = field(default_factory=dict)
+    hyper_owners: dict[str, RuleFrame] = field(default_factory=dict)
+    runs: dict[Key, list[Scope]] = field(default_factory=dict)
     attributes: dict[str, AttributeDecl] = field(default_factory=dict)
     inputs: dict[str, InputDecl] = field(default_factory=dict)
     states: dict[str, StateDecl] = field(default_factory=dict)

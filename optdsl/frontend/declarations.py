@@ -267,7 +267,7 @@ class Declarations(Calls):
                 help='give the state another: state x named "other"',
             )
         for other in self.states.values():
-            if other.key != decl.key or _exclusive(other.scope, decl.scope):
+            if other.key != decl.key or is_exclusive(other.scope, decl.scope):
                 continue
             name = self.frame.rule.item.name
             if self.owners[other.name] != self.frame.rule.number and not decl.key.startswith(
@@ -324,7 +324,7 @@ class Declarations(Calls):
             )
 
 
-def _exclusive(a: Scope, b: Scope) -> bool:
+def is_exclusive(a: Scope, b: Scope) -> bool:
     """Whether no parameter ever has both: a static condition keeps them apart."""
     return any(x is y and s is not t and x.type.place is Place.STATIC for x, s in a for y, t in b)
 

@@ -116,6 +116,7 @@ class Emitter:
         joined = join_types([arg.type for arg in args], dtype)
         if joined is None:
             self._shape_error(op, args, span)
+        joined = _as_stored(joined)
         if op == "where":
             return self._where(args, joined, span)
         return self.builder.make(op, args, joined, span)
@@ -171,6 +172,7 @@ class Emitter:
             instances=max(joined.instances, condition.type.instances),
             place=max(joined.place, condition.type.place),
         )
+        joined = _as_stored(joined)
         op = "choose" if joined.on_device else "where"
         if joined.on_device:
             then, otherwise = (
@@ -292,6 +294,12 @@ class Emitter:
             over=over,
             scope=tuple(side for _, side in scope),
         )
+
+
+def _as_stored(type_: Type) -> Type:
+    """On the device there are real numbers and conditions, no integers."""
+    whole = type_.on_device and type_.dtype is DType.INT
+    return type_.with_(dtype=DType.REAL) if whole else type_
 
 
 def _assume(value: Value, condition: Value, side: bool) -> Value:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from optdsl.diagnostics import Sink
+from optdsl.diagnostics import Label, Sink
 from optdsl.frontend.signs import NONNEGATIVE, POSITIVE, Numbers, Signs
 from optdsl.ir.nodes import Rule, Value, operands, reachable
 from optdsl.ops import OPS, Kind
@@ -84,10 +84,14 @@ class Lints:
         if self.signs.is_nonzero(divisor) or self._is_capped(value):
             return
         name = f"`{divisor.name}`" if divisor.name else "the divisor"
+        place = self._place(divisor, span)
+        inside = span.start <= place.start and place.end <= span.end
         self.sink.warning(
             "W604",
             f"{name} may be 0",
-            self._place(divisor, span),
+            place if inside else span,
+            "",
+            *(() if inside else (Label(place, "this is divided by"),)),
             help="add a small number, or choose with where(x > 0, ..., ...)",
         )
 

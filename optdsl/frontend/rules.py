@@ -6,11 +6,12 @@ Relies on: references. Does not do: any simplification; the result says what the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from optdsl.diagnostics import Label, Sink
 from optdsl.frontend.bindings import POISON, Binding, GivenUp, Reported, RuleRef
-from optdsl.frontend.core import Frame, P, RuleFrame
+from optdsl.frontend.core import Frame, Key, P, RuleFrame
+from optdsl.frontend.declarations import is_exclusive
 from optdsl.frontend.lints import lint
 from optdsl.frontend.references import STAND_IN, References, RuleItem, inner_parameters
 from optdsl.frontend.scope import Scope as FileScope
@@ -68,21 +69,30 @@ class Rules(References):
             return default
         known = self.hypers.get(name)
         if known is not None:
-            assert known.span is not None
-            self.fail(
-                "E410",
-                f"`{self.hyper_owner[name]}` and `{item.name}` both have a hyperparameter `{name}`",
-                self.frames[0].rule.item.name_span,
-                "in this rule",
-                Label(known.span, "one"),
-                Label(parameter.span, "the other"),
-                help=f"rename one: optimizer NAME(inner_{name} = ...) = "
-                f"...({item.name}({name} = inner_{name}))",
-            )
+            owner = self.hyper_owners[name]
+            if owner.way != self.frame.rule.way:
+                self._clash(known, owner, item, parameter)
+            return self._hyper_value(name, known.default, ())
         self.need_public(name, parameter.name_span)
         self.hypers[name] = Hyper(name, plain, parameter.span)
-        self.hyper_owner[name] = item.name
+        self.hyper_owners[name] = self.frame.rule
         return self._hyper_value(name, plain, ())
+
+    def _clash(
+        self, known: Hyper, owner: RuleFrame, item: ast.Item, parameter: ast.Parameter
+    ) -> NoReturn:
+        name = parameter.name
+        assert known.span is not None
+        self.fail(
+            "E410",
+            f"`{owner.item.name}` and `{item.name}` both have a hyperparameter `{name}`",
+            self.frames[0].rule.item.name_span,
+            "in this rule",
+            Label(known.span, "one"),
+            Label(parameter.span, "the other"),
+            help=f"rename one: optimizer NAME(inner_{name} = ...) = "
+            f"...({item.name}({name} = inner_{name}))",
+        )
 
     def _plain(self, bound: Binding, span: Span) -> Any:
         if isinstance(bound, tuple):
@@ -116,9 +126,28 @@ class Rules(References):
                 self.fail("E209", "hyperparameters are given by name, once each", arg.span)
             seen.add(arg.name)
             ref = self._bound(ref, arg.name, self.evaluate(arg.value), arg.span, final=True)
+        if isinstance(stmt, ast.Step):
+            way = self._way(stmt)
+        else:
+            way = (*self.frame.rule.way, stmt.span.start)
         prefix = self._prefix(stmt, ref)
         fixed = isinstance(stmt, ast.Use) or self.fixed
-        self.run_ref(ref, fixed, stmt.span, prefix)
+        self.run_ref(ref, fixed, stmt.span, prefix, way)
+
+    def _way(self, stmt: ast.Step) -> Key:
+        """The inner rule's name behind those that lead here. It may run once in a step: in one
+        place, or in branches that exclude each other."""
+        way = (*self.frame.rule.way, stmt.name)
+        before = self.runs.setdefault(way, [])
+        if not all(is_exclusive(other, self.path) for other in before):
+            self.fail(
+                "E411",
+                f"`{stmt.name}` runs twice in a step, which is not in this version",
+                stmt.span,
+                help="it would need a `t` of its own",
+            )
+        before.append(self.path)
+        return way
 
     def _may_run_rule(self, stmt: ast.Step | ast.Use) -> None:
         if self.loop_depth or self.unrolled_depth:
@@ -159,14 +188,14 @@ class Rules(References):
     fixed: bool = False
     """Whether hyperparameters that nothing binds are fixed at their defaults."""
 
-    def run_ref(self, ref: RuleRef, fixed: bool, call: Span | None, prefix: str = "") -> None:
+    def run_ref(self, ref: RuleRef, fixed: bool, call: Span | None, prefix: str, way: Key) -> None:
         """Run a rule here, with what the reference binds."""
         ref = self._expanded(ref)
         bound = dict(ref.args)
         inner: dict[str, Binding] = {n: b for n, b in bound.items() if isinstance(b, RuleRef)}
         defaults = {n: b for n, b in bound.items() if n not in inner and _literal(b)}
         given = {n: b for n, b in bound.items() if n not in inner and n not in defaults}
-        rule = RuleFrame(self.number("rule"), ref.item, inner, prefix)
+        rule = RuleFrame(self.number("rule"), ref.item, inner, prefix, way)
         frame = Frame(self.number("frame"), "rule", ref.scope, rule, ref.item, call)
         gradient = self.store[self.frame.rule.gradient]
         with self.entered(frame):
@@ -189,20 +218,15 @@ class Rules(References):
         if isinstance(item, ast.Alias):
             call = item.name_span if self.frame.call else None
             ref = self.rule_ref(item.value)
-            self.run_ref(ref, fixed or item.parameters is not None, call, self.frame.rule.prefix)
+            rule = self.frame.rule
+            fixed = fixed or item.parameters is not None
+            self.run_ref(ref, fixed, call, rule.prefix, rule.way)
         else:
             self.run_all(item.body)
 
     def _check_parameters(self, item: RuleItem) -> None:
-        """The inner rules of a wrapper come first and are all given."""
+        """The inner rules of a wrapper are all given."""
         inner = inner_parameters(item)
-        for parameter in (item.parameters or ())[: len(inner)]:
-            if parameter not in inner:
-                self.fail(
-                    "E413",
-                    f"the inner rules of `{item.name}` come before its hyperparameters",
-                    parameter.span,
-                )
         missing = [p.name for p in inner if p.name not in self.frame.rule.inner]
         if missing:
             self.fail(

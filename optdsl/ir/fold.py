@@ -56,7 +56,7 @@ def host_function(op: str) -> Callable[..., Any]:
         """Integers stay below what a double holds: `x = x * x` in a row would not end otherwise."""
         result = function(*args)
         if isinstance(result, int) and result.bit_length() > LARGEST_BITS:
-            return math.copysign(math.inf, result)
+            return math.inf if result > 0 else -math.inf
         return result
 
     return bounded

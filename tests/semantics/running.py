@@ -1,7 +1,7 @@
 """Rules given as text, stepped by the interpreter in float64.
 
-Input: the text of a rule file, parameters, gradients. Output: parameters and states after each step.
-Relies on: lowering, the check of typed rules, the interpreter. Does not do: expect anything.
+Input: the text of a rule file, parameters, gradients. Output: parameters and states after each
+step. Relies on: lowering, the check of typed rules, the interpreter. Does not do: expect anything.
 """
 
 from __future__ import annotations
@@ -91,20 +91,22 @@ class Run:
         self,
         *grads: Grad,
         closure: Closure | None = None,
-        inputs: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
         **hyper: Any,
     ) -> Run:
-        """One step; a parameter whose gradient is None takes no part in it."""
+        """One step; a parameter whose gradient is None takes no part in it. `inputs` are the same
+        for all parameters, or a list with those of each."""
         self.steps += 1
         taking = []
-        for member, grad in zip(self.members, grads, strict=True):
+        each = [inputs] * len(grads) if isinstance(inputs, Mapping) else inputs or [{}] * len(grads)
+        for member, grad, given in zip(self.members, grads, each, strict=True):
             member.group.update(hyper)
             if grad is None:
                 continue
             member.g = double(grad).expand(member.p.shape).clone()
             member.t, member.steps = member.t + 1, self.steps
             member.shared = self.shared
-            member.inputs = {name: double(value) for name, value in (inputs or {}).items()}
+            member.inputs = {name: double(value) for name, value in given.items()}
             taking.append(member)
         self.outcome = run(self.rule, taking, closure=closure)
         for member, update in zip(taking, self.outcome.updates, strict=True):

@@ -76,7 +76,9 @@ def test_over_group_ranges_over_the_group() -> None:
 
 
 def test_over_ranges_over_the_parameters_that_execute_the_statement() -> None:
-    text = body("when ndim == 2:\n    p = sum(g, over = all)\notherwise:\n    p = sum(g, over = all)")
+    text = body(
+        "when ndim == 2:\n    p = sum(g, over = all)\notherwise:\n    p = sum(g, over = all)"
+    )
     made = Run(text, [[[0.0]], 0.0, [[0.0]], 0.0])
     made.step([[1.0]], 10.0, [[100.0]], None)
     assert [made.p(i) for i in range(4)] == [[[101.0]], 10.0, [[101.0]], 0.0]
@@ -123,7 +125,9 @@ def test_a_shared_state_stays_where_no_parameter_executes_its_statement() -> Non
 
 
 def test_a_shared_state_assigned_in_a_branch_is_not_read_by_those_outside() -> None:
-    text = body("state n: [] over all\nwhen ndim == 2:\n    n = norm(g, over = all)\np -= lr * n * g")
+    text = body(
+        "state n: [] over all\nwhen ndim == 2:\n    n = norm(g, over = all)\np -= lr * n * g"
+    )
     (found,) = diagnosed(text)
     assert found.code == "E203"
     assert "only the parameters that run this branch" in found.labels[0].text
@@ -186,7 +190,9 @@ def test_a_rule_that_does_not_assign_p_leaves_it() -> None:
 
 
 def test_reports_are_numbers_of_the_step_and_nan_where_not_reached() -> None:
-    text = body("report size = norm(g, over = all)\nevery 2:\n    report twice = 2 * lr\np -= lr * g")
+    text = body(
+        "report size = norm(g, over = all)\nevery 2:\n    report twice = 2 * lr\np -= lr * g"
+    )
     made = Run(text, [[3.0], [4.0]])
     made.step([3.0], [4.0])
     assert float(made.outcome.reports["size"]) == 5.0
