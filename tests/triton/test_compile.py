@@ -38,11 +38,6 @@ def _label(part: object) -> str:
 @pytest.mark.parametrize(("target", "dtype", "aligned", "sources"), CASES, ids=_label)
 def test_compiles(target: str, dtype: str, aligned: bool, sources: tuple[str, ...]) -> None:
     jobs = [job for source in sources for job in jobs_of(source, target, dtype, aligned)]
+    jobs += finish_jobs(target)
     wrong = [text for finding in compile_all(jobs) for text in faults(finding)]
-    assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_the_finish_compiles(target: str) -> None:
-    wrong = [text for finding in compile_all(finish_jobs(target)) for text in faults(finding)]
     assert not wrong, "\n".join(wrong)
