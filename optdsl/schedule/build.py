@@ -223,7 +223,10 @@ class VariantBuilder:
         inside = self._slice(values, loads)
         phase = self._phases(inside, loads)
         last = max([phase[value] for value in values])
-        known = {value: self.leaf(value, self._buffer_of(value)) for value in loads}
+        known = {
+            value: self.leaf(value, self._buffer_of(value))
+            for value in sorted(loads, key=lambda each: each.id)
+        }
         rows: list[list[Reduction]] = [[] for _ in range(last + 1)]
         for value in inside:
             if value not in known and closes_in_row(value, self.rule.view):
