@@ -186,14 +186,14 @@ class _Plan:
         slots = [(slot, str(domain)) for slot, domain in plan.slots.items()]
         layout = ResultLayout(slots, groups)
         buffers = tuple(each.name for each in variant.buffers)
-        described = program.Variant(buffers, (), (), lambda h, e: (), ())
+        bare = program.Variant(buffers, (), (), lambda h, e: (), ())
         entries = [
             Entry(Sizes(b * r * c, r, c, b, 2), index % groups, index % groups)
             for index, (b, r, c) in enumerate(shapes)
         ]
         entries += [Entry(ONE, group, group, "group") for group in range(groups)]
         entries += [Entry(ONE, 0, 0, "all")]
-        table = class_table(described, entries, groups, layout)
+        table = class_table(bare, entries, groups, layout)
         table.scalars = numbers.numpy()
         for row in range(len(entries)):
             # A group's or the run's entry has the pointers of its first member: the shared ones.
