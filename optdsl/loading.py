@@ -51,7 +51,7 @@ def load(path: str | os.PathLike[str]) -> ModuleType:
     it is not UTF-8.
     """
     file = Path(path)
-    return _load(read_source(file), file.absolute().parent, file.stem)
+    return load_source(read_source(file), file.absolute().parent)
 
 
 def compile_text(text: str, name: str = "<text>") -> ModuleType:
@@ -59,10 +59,11 @@ def compile_text(text: str, name: str = "<text>") -> ModuleType:
 
     Raises CompileError where the text is wrong.
     """
-    return _load(Source(name, text), None, Path(name).stem.strip("<>") or "text")
+    return load_source(Source(name, text), None)
 
 
-def _load(source: Source, folder: Path | None, name: str) -> ModuleType:
+def load_source(source: Source, folder: Path | None) -> ModuleType:
+    """The same for a source whose imports are relative to `folder` (None: it has none)."""
     where = modules_folder()
     key = _key(source, folder)
     entry = _read_entry(where / f"{key}.json", where)
@@ -71,7 +72,8 @@ def _load(source: Source, folder: Path | None, name: str) -> ModuleType:
             entry = _read_entry(where / f"{key}.json", where)
             if entry is None:
                 entry = _build(source, folder, where, key)
-    module = ModuleType(name, entry["doc"])
+    name = Path(source.name).stem.strip("<>")
+    module = ModuleType(name or "text", entry["doc"])
     module.__file__ = source.name
     for rule, found in entry["rules"].items():
         inner = importlib.import_module(f"{generated.__name__}.{found}")

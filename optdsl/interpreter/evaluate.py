@@ -29,7 +29,7 @@ Memo = dict[tuple[Value, int], Any]
 
 
 @cache
-def _torch_function(op: str) -> Callable[..., Tensor]:
+def torch_function(op: str) -> Callable[..., Tensor]:
     """The meaning of `op` on tensors, from the op table (the compiler's own text)."""
     names = [f"x{i}" for i in range(OPS[op].arity)]
     text = re.sub(r"\{(\d)\}", r"x\1", OPS[op].torch)
@@ -144,7 +144,7 @@ class Evaluation(Leaves):
             return host_function(value.op)(*(self.get(arg, i) for arg in value.args))
         lead = value.type.shape.lead
         operands = [self.aligned(self.tensor(arg, i), arg.type.shape, lead) for arg in value.args]
-        return _torch_function(value.op)(*operands, rows=0, cols=0)
+        return torch_function(value.op)(*operands, rows=0, cols=0)
 
     @staticmethod
     def aligned(tensor: Tensor, shape: Shape, lead: tuple[Dim, ...]) -> Tensor:
@@ -164,7 +164,7 @@ class Evaluation(Leaves):
             return torch.eye(n, dtype=self.dtype, device=self.members[i].p.device)
         _, rows, cols = matrix_sizes(self.members[i].p.shape, self.rule.view)
         operands = [self.tensor(arg, i) for arg in value.args]
-        return _torch_function(value.op)(*operands, rows=rows, cols=cols)
+        return torch_function(value.op)(*operands, rows=rows, cols=cols)
 
     def _op_full(self, value: Value, i: int) -> Tensor:
         operand = value.args[0]
@@ -189,7 +189,7 @@ class Evaluation(Leaves):
 
     # ------------------------------------------------------------ reductions
 
-    def _reduce(self, value: Value, i: int) -> Tensor:
+    def _reduce(self, value: Value, i: int) -> Any:
         if value.attr("over") is None:
             return self._reduced(value, i)
         instances = {self.key(value.args[0], j): j for j in reversed(self.within(value, i))}
@@ -200,22 +200,18 @@ class Evaluation(Leaves):
             return torch.full(self.shape(value.type.shape, i), identity, dtype=self.dtype)
         total = parts[0]
         for part in parts[1:]:
-            total = combine(value.op, total, part)
+            total = self.joined(value.op, total, part)
         return total
 
-    def _reduced(self, value: Value, i: int) -> Tensor:
+    def joined(self, op: str, total: Any, part: Any) -> Any:
+        """The results of two parameters as one."""
+        return combine(op, total, part)
+
+    def _reduced(self, value: Value, i: int) -> Any:
         """The reduction within one parameter."""
-        operand, axis = value.args[0], value.attr("axis")
+        operand = value.args[0]
         shape = operand.type.shape
-        tensor = self.tensor(operand, i)
-        if axis in (0, 1):
-            return over_dims(value.op, tensor, (axis - 2,), keep=True)
-        if axis is not None:
-            return over_dims(value.op, tensor, (shape.lead.index(axis),), keep=False)
-        result = over_dims(value.op, tensor, (-2, -1), keep=True)
-        if BATCH in shape.lead:
-            result = over_dims(value.op, result, (shape.lead.index(BATCH),), keep=False)
-        return result
+        return over_axis(value.op, self.tensor(operand, i), shape, value.attr("axis"))
 
     # ------------------------------------------------------------ the model and other workers
 
@@ -263,6 +259,19 @@ class Evaluation(Leaves):
 def combine(op: str, a: Tensor, b: Tensor) -> Tensor:
     """Two partial results of a reduction as one."""
     return a + b if op == "sum" else torch.maximum(a, b) if op == "max_of" else torch.minimum(a, b)
+
+
+def over_axis(op: str, tensor: Tensor, shape: Shape, axis: int | str | None) -> Tensor:
+    """A reduction of a value of type `shape` over rows (0), columns (1), a named axis, or all of
+    the parameter (None)."""
+    if axis in (0, 1):
+        return over_dims(op, tensor, (int(axis) - 2,), keep=True)
+    if axis is not None:
+        return over_dims(op, tensor, (shape.lead.index(axis),), keep=False)
+    result = over_dims(op, tensor, (-2, -1), keep=True)
+    if BATCH in shape.lead:
+        result = over_dims(op, result, (shape.lead.index(BATCH),), keep=False)
+    return result
 
 
 def over_dims(op: str, tensor: Tensor, dims: tuple[int, ...], *, keep: bool) -> Tensor:

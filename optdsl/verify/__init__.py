@@ -1,0 +1,62 @@
+"""`verify`: generated programs against the float64 interpreter.
+
+Input: rules, with their plans and classes. Output: an `Outcome` for each rule, target, dtype and
+setting of hyperparameters.
+
+What is claimed where all pass: on these tensors, in each of six steps, every element of every
+parameter and state that a target left is as close to the rule's exact value, computed from what
+the target held before the step, as the roundings of its operations allow, each of them as large
+as the op table says at most, and then rounded once where it is stored. The bounds are worst cases
+for elementwise operations and sums; for products of matrices they are estimates (see `bounds`).
+Nothing is claimed of the drift over many steps, which is the rule's own, nor of speed.
+
+Tensors have 0 to 4 dimensions and 0 to 65,537 elements, sizes around the vector widths among
+them. Options that defaults leave off are tried as well (see `settings`).
+
+Relies on: trial. Does not do: rules with inputs, rules that evaluate the model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from optdsl.verify.judge import Outcome
+from optdsl.verify.settings import settings
+from optdsl.verify.trial import Subject, Trial
+
+__all__ = ["DTYPES", "SHAPES", "TARGETS", "Outcome", "Subject", "trials"]
+
+TARGETS = ("cpu", "triton", "reference")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LARGE = (65_537,)
+SHAPES: tuple[tuple[int, ...], ...] = (
+    *((), (0,), (1,), (15,), (16,), (17,), (1000,), LARGE),
+    *((3, 5), (64, 48), (48, 64), (8, 3, 3, 3)),
+)
+
+
+def trials(
+    subject: Subject,
+    targets: Sequence[str] = TARGETS,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
+    seed: int = 0,
+) -> Iterator[Trial]:
+    """All that there is to try, each to be `run`. Triton runs on a GPU if there is one, else in
+    its interpreter, there with a large tensor in float32 alone (it takes a minute)."""
+    for setting in settings(subject.rule):
+        for target in targets:
+            device = "cuda" if target == "triton" and torch.cuda.is_available() else "cpu"
+            for dtype in dtypes:
+                slow = target == "triton" and device == "cpu" and dtype is not torch.float32
+                mine = [shape for shape in shapes if not (slow and shape == LARGE)]
+                yield Trial(subject, target, dtype, setting, mine, device, seed)
+
+
+def interpret_triton() -> None:
+    """Let Triton run on the host where there is no GPU; it decides when it is imported."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")

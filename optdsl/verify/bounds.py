@@ -1,0 +1,322 @@
+"""How far a target may be from the exact values: a running error analysis.
+
+Input: a rule, the values that a target computes (straight variants after all rewriting, or the
+rule itself for the interpreter), and the members of a step. Output: for each value its float64
+evaluation and a bound of the error that a target's arithmetic may have made.
+
+Elementwise operations: the op is evaluated at all corners of the box that its operands' errors
+span; the largest distance to the middle is what it passes on, to which come its own roundings, by
+the `error` column of the op table. A comparison whose corners disagree is undecided; what it
+selects is bounded by the distance of the two sides. A sum of n terms adds min(n, CHAIN) roundings
+of the sum of magnitudes, in whatever order it is taken.
+
+Everything is worked out for float32. What is computed in float64 has the same bounds times 2^-29,
+the ratio of the two formats' units; float64 arithmetic could not tell such boxes from points.
+
+What the library computes (products of matrices, draws, loops) has no such bound of any use: it
+grows by the norms of all factors. There the error is estimated: the same values are evaluated
+SAMPLES times with every operation off by a random part of its bound, and SAFETY times the largest
+deviation of the element, or of the matrix as a whole, is allowed.
+
+Relies on: interpreter. Does not do: rounding to storage (formats.py), any run of a target.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optdsl.interpreter.evaluate import combine, over_axis, torch_function
+from optdsl.interpreter.run import Run
+from optdsl.ir.nodes import Value, reachable
+from optdsl.ops import OPS, Kind
+from optdsl.passes.algebra import is_size
+from optdsl.passes.variants import Straight
+from optdsl.types import DType
+from optdsl.verify.formats import FORMATS, distance, ulp
+
+CHAIN = 2048
+"""The most additions one after another in the compute dtype (the C target's blocks, if they are not
+vectorised); longer sums are added in float64."""
+
+COMPUTE = torch.float32
+UNIT = 2.0 ** -FORMATS[COMPUTE][0]
+"""Half the distance from 1 to the next number."""
+
+SAMPLES = 8
+SAFETY = 8.0
+EXACT = frozenset({"transpose", "wide", "unwide", "tall", "untall", "eye", "diag", "triu"})
+"""Matrix operations that move numbers and change none."""
+
+
+@dataclass(frozen=True)
+class Near:
+    """A value and how far from it a target may be, elementwise; for a condition 1 where it may
+    fall either way."""
+
+    value: Tensor
+    error: Tensor
+
+
+@dataclass
+class Values:
+    """What a target computes for each member: `outputs` by name (p, states) for each variant,
+    `contributions` to slots that variants share, and which variant each member runs."""
+
+    variants: Sequence[Straight]
+    chosen: Sequence[int]
+
+    def outputs(self, i: int) -> dict[str, Value]:
+        return self.variants[self.chosen[i]].outputs
+
+    def contribution(self, slot: str, i: int) -> Value | None:
+        found = self.variants[self.chosen[i]].contributions.get(slot)
+        return None if found is None else found[1]
+
+    @cached_property
+    def roots(self) -> list[Value]:
+        used = [self.variants[index] for index in sorted(set(self.chosen))]
+        shared = [v.args[0] for each in used for _, v in each.contributions.values()]
+        return [*(value for each in used for value in each.outputs.values()), *shared]
+
+
+@dataclass
+class SlotRun(Run):
+    """Evaluates values in which the reductions over parameters are slots."""
+
+    values: Values | None = None
+
+    def _op_result(self, value: Value, i: int) -> Any:
+        assert self.values is not None
+        seen: set[tuple[Value, int]] = set()
+        total = None
+        for j, member in enumerate(self.members):
+            each = self.values.contribution(value.attr("slot"), j)
+            if each is None:
+                continue
+            near = each.attr("over") == "all"
+            near = near or member.group_index == self.members[i].group_index
+            key = (each.args[0], self.key(each.args[0], j))
+            if near and key not in seen:  # one value for all of them counts once
+                seen.add(key)
+                part = self._reduced(each, j)
+                total = part if total is None else self.joined(each.op, total, part)
+        return total
+
+
+@dataclass
+class Bounds(SlotRun):
+    """Evaluates device values as `Near`. `undecided` counts comparisons that may fall either way,
+    `decided` all."""
+
+    perturbed: Sequence[Perturbed] = ()
+    exact: Run | None = None
+    library: frozenset[Value] = frozenset()
+    undecided: int = 0
+    decided: int = 0
+
+    def near(self, value: Value, i: int) -> Near:
+        """The value for member i with its bound."""
+        found = self.get(value, i)
+        if isinstance(found, Near):
+            return found
+        if isinstance(found, Tensor):  # a leaf: what lies in memory is exact
+            return Near(found, torch.zeros(found.shape, dtype=torch.float64))
+        return as_device(value, found)
+
+    def _needs(self, value: Value, i: int) -> Any:
+        return () if value in self.library else super()._needs(value, i)
+
+    def _compute(self, value: Value, i: int) -> Any:
+        if value in self.library and value.op != "loop":
+            return self._estimated(value, i)
+        return super()._compute(value, i)
+
+    def _estimated(self, value: Value, i: int) -> Near:
+        assert self.exact is not None
+        middle = self.exact.tensor(value, i)
+        if middle.dtype is torch.bool:
+            return Near(middle, torch.zeros(middle.shape, dtype=torch.float64))
+        apart = torch.stack([distance(s.tensor(value, i), middle) for s in self.perturbed])
+        largest = apart.amax(0)
+        whole = apart.square().mean((0, -2, -1), keepdim=True).sqrt()[0]
+        return Near(middle, SAFETY * torch.maximum(largest, whole))
+
+    def _map(self, value: Value, i: int) -> Any:
+        if not value.type.on_device:
+            return super()._map(value, i)
+        lead = value.type.shape.lead
+        operands = [
+            Near(*(self.aligned(each, arg.type.shape, lead) for each in (near.value, near.error)))
+            for arg, near in ((arg, self.near(arg, i)) for arg in value.args)
+        ]
+        result = elementwise(value.op, operands)
+        if value.type.dtype is DType.BOOL or value.op in ("sign", "floor", "ceil", "round"):
+            self.decided += result.error.numel()
+            self.undecided += int((result.error >= 1).sum())
+        return result
+
+    def _op_full(self, value: Value, i: int) -> Any:
+        operand, sizes = value.args[0], self.shape(value.type.shape, i)
+        near = self.near(operand, i)
+        parts = (
+            self.aligned(each, operand.type.shape, value.type.shape.lead).expand(sizes)
+            for each in (near.value, near.error)
+        )
+        return Near(*parts)
+
+    def _reduced(self, value: Value, i: int) -> Any:
+        operand, near = value.args[0], self.near(value.args[0], i)
+
+        def over(op: str, tensor: Tensor) -> Tensor:
+            return over_axis(op, tensor, operand.type.shape, value.attr("axis"))
+
+        result = over(value.op, near.value)
+        if value.op != "sum":
+            error = over("max_of", near.error).clamp(min=0)  # of nothing: exact
+            return Near(result, error)
+        count = near.value.numel() // max(1, result.numel())
+        sizes = over("sum", near.value.abs() + near.error)
+        error = over("sum", near.error) + min(count, CHAIN) * UNIT * sizes
+        return Near(result, torch.where(sizes == 0, sizes, error + ulp(result, COMPUTE) / 2))
+
+    def joined(self, op: str, total: Near, part: Near) -> Near:
+        """In float64, then once more rounded."""
+        result = combine(op, total.value, part.value)
+        if op != "sum":
+            return Near(result, torch.maximum(total.error, part.error))
+        zero = (total.value == 0) & (total.error == 0) & (part.value == 0) & (part.error == 0)
+        error = total.error + part.error + ulp(result, COMPUTE) / 2
+        return Near(result, error.masked_fill(zero, 0.0))
+
+
+@dataclass
+class Perturbed(SlotRun):
+    """Evaluates every device value with an error of the target's size, at random."""
+
+    generator: torch.Generator = field(default_factory=torch.Generator)
+
+    def tensor(self, value: Value, i: int) -> Tensor:
+        found = self.get(value, i)
+        return found if isinstance(found, Tensor) else as_device(value, found).value
+
+    def _compute(self, value: Value, i: int) -> Any:
+        result = super()._compute(value, i)
+        row = OPS[value.op]
+        if not isinstance(result, Tensor) or result.dtype is torch.bool:
+            return result
+        if row.kind is Kind.MAP:
+            return self._off(result, row.error * ulp(result, COMPUTE))
+        if row.kind is Kind.RANDOM:
+            return self._off(result, row.error * ulp(result, COMPUTE))
+        if row.kind is Kind.REDUCE and value.op == "sum":
+            sizes = self._reduced_of(value, i).abs()
+            count = self.tensor(value.args[0], i).numel() // max(1, result.numel())
+            return self._off(result, min(count, CHAIN) ** 0.5 * UNIT * sizes)
+        if row.kind is Kind.MATRIX and value.op not in EXACT:
+            return self._product(value, i, result)
+        return result
+
+    def _reduced_of(self, value: Value, i: int) -> Tensor:
+        operand = value.args[0]
+        sizes = self.tensor(operand, i).abs()
+        return over_axis("sum", sizes, operand.type.shape, value.attr("axis"))
+
+    def _product(self, value: Value, i: int, result: Tensor) -> Tensor:
+        """k terms in any order; an inverse as that of a matrix a little off."""
+        if value.op == "matmul":
+            a, b = (self.tensor(arg, i).abs() for arg in value.args)
+            return self._off(result, a.shape[-1] ** 0.5 * UNIT * (a @ b))
+        matrix = self.tensor(value.args[0], i)
+        scale = matrix.shape[-1] * UNIT * matrix.abs().amax()
+        off = self._off(matrix, scale.expand_as(matrix))
+        rest = [self.tensor(arg, i) for arg in value.args[1:]]
+        return torch_function(value.op)(off, *rest, rows=0, cols=0)
+
+    def _off(self, values: Tensor, error: Tensor) -> Tensor:
+        part = torch.rand(values.shape, dtype=torch.float64, generator=self.generator)
+        # Infinite where the target's format ends: there nothing can be said anyway.
+        return torch.where(error.isfinite(), values + (2 * part - 1) * error, values)
+
+
+# ---------------------------------------------------------------- one operation
+
+
+def as_device(value: Value, number: Any) -> Near:
+    """A host number as a device takes it: rounded once; sizes are worked out there, op by op."""
+    if isinstance(number, bool):
+        return Near(torch.tensor([[number]]), torch.zeros((1, 1), dtype=torch.float64))
+    exact = torch.tensor([[float(number)]], dtype=torch.float64)
+    error = distance(exact.to(COMPUTE).to(torch.float64), exact)
+    if value.args and is_size(value):
+        steps = sum(bool(each.args) for each in reachable([value]))
+        error = error + steps * ulp(exact, COMPUTE) / 2
+    return Near(exact, error)
+
+
+def elementwise(op: str, operands: Sequence[Near]) -> Near:
+    """`op` on operands that are somewhere in a box: its value in the middle, the largest distance
+    to it in the corners, and its own error."""
+    function = torch_function(op)
+    middle = function(*(each.value for each in operands), rows=0, cols=0)
+    spread = torch.zeros(middle.shape, dtype=torch.float64)
+    inexact = [k for k, each in enumerate(operands) if bool((each.error != 0).any())]
+    for signs in itertools.product((-1.0, 1.0), repeat=len(inexact)):
+        moved = [each.value for each in operands]
+        for k, sign in zip(inexact, signs, strict=True):
+            moved[k] = _moved(operands[k], sign)
+        corner = function(*moved, rows=0, cols=0)
+        spread = torch.maximum(spread, distance(corner, middle))
+    if op in ("div", "floordiv", "mod"):
+        spread = torch.maximum(spread, _beyond_corners(op, operands, spread))
+    if middle.dtype is torch.bool:
+        return Near(middle, spread)
+    own = _own_error(op, [each.value for each in operands], middle.abs() + spread)
+    exact_zero = (middle == 0) & (spread == 0)
+    return Near(middle, torch.where(exact_zero, spread, spread + own))
+
+
+def _beyond_corners(op: str, operands: Sequence[Near], spread: Tensor) -> Tensor:
+    """What corners do not see: a divisor that may be zero, and a remainder that begins anew."""
+    divisor = operands[1]
+    widest = divisor.value.abs() + divisor.error
+    crosses = (divisor.value.abs() <= divisor.error) & (divisor.error > 0)
+    anywhere = torch.where(crosses, torch.full_like(spread, torch.inf), torch.zeros_like(spread))
+    if op != "mod":
+        return anywhere
+    turns = elementwise("floordiv", operands).error >= 1
+    return torch.where(turns, widest.expand_as(anywhere), anywhere)
+
+
+def _moved(near: Near, sign: float) -> Tensor:
+    """A corner's coordinate; a condition that may fall either way falls so on one side."""
+    if near.value.dtype is torch.bool:
+        return near.value ^ ((near.error > 0) & (sign > 0))
+    return near.value + sign * near.error
+
+
+def _own_error(op: str, x: Sequence[Tensor], size: Tensor) -> Tensor:
+    """What the operation's own roundings add, at a result of at most `size`. Where an operation is
+    made of others their results may be larger than its own."""
+    error = OPS[op].error * ulp(size, COMPUTE)
+    if op == "sqrt":  # that of torch is off by up to 0.56 ulps on AVX-512
+        return 0.6 * ulp(size, COMPUTE)
+    if op == "fma":  # the library multiplies and adds
+        return error + ulp(x[0] * x[1], COMPUTE) / 2
+    if op == "lerp":
+        apart = x[1] - x[0]
+        inside = x[2].abs() * ulp(apart, COMPUTE) / 2 + ulp(x[2] * apart, COMPUTE) / 2
+        return ulp(size, COMPUTE) / 2 + inside
+    if op == "mod":
+        return 2 * ulp(x[0].abs() + x[1].abs(), COMPUTE)
+    if op == "floordiv":  # the quotient may round up to a whole number that it is below
+        quotient = x[0] / x[1]
+        close = (quotient - quotient.round()).abs() <= 2 * ulp(quotient, COMPUTE)
+        return error + close.to(torch.float64)
+    return error

@@ -1,0 +1,251 @@
+"""Whether a target's step is within the bounds of the exact one.
+
+Input: what the target computes, the members before the step, what it holds after it. Output: an
+`Outcome`, in which each element counts. Relies on: bounds, interpreter.
+Does not do: take the step (trial.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optdsl import interpreter
+from optdsl.interpreter import Member
+from optdsl.interpreter.run import Run
+from optdsl.ir.nodes import Rule, StateDecl
+from optdsl.passes.variants import Straight
+from optdsl.runtime.optimizer import Optimizer
+from optdsl.schedule.levels import library_values
+from optdsl.schedule.plan import Decision, Plan
+from optdsl.types import Instances
+from optdsl.verify.bounds import SAMPLES, Bounds, Perturbed, SlotRun, Values
+from optdsl.verify.formats import distance, rounding, ulp
+
+UNDECIDED = 0.01
+"""The share of comparisons, or of elements without a bound, beyond which nothing was shown."""
+
+TOLD = 1024
+"""Elements whose bound has more ulps are differences of nearly equal numbers, whose ulps say
+nothing of the target; the bound judges them, too."""
+
+FLOAT64 = 2.0**-29
+"""A bound in float64 as part of that in float32."""
+SECOND_ORDER = 1 + 2.0**-20
+"""What products of errors, which the bounds leave out here and there, may add."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tensors of at most 65,537 elements take ten times as long on two threads, where other
+    processes compete for the processors."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass
+class Outcome:
+    """What a target did. `worst_share` is the largest error over its bound, at most 1 where all is
+    right, with its place; `worst_ulps` the largest in ulps of what is stored, at the larger of the
+    values before and after the step, of elements that may be off by at most TOLD."""
+
+    rule: str
+    target: str
+    dtype: torch.dtype
+    setting: str
+    elements: int = 0
+    unbounded: int = 0
+    undecided: int = 0
+    decided: int = 0
+    worst_ulps: float = 0.0
+    worst_share: float = 0.0
+    place: str = ""
+    failure: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.failure
+
+    def doubt(self) -> str:
+        """Why the bounds show too little, if they do."""
+        either = self.undecided / max(1, self.decided)
+        empty = self.unbounded / max(1, self.elements)
+        if max(either, empty) <= UNDECIDED:
+            return ""
+        return (
+            f"{either:.1%} of the comparisons may fall either way, {empty:.1%} of the elements "
+            "have no bound"
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a target keeps what belongs to a member after a step."""
+
+    p: Tensor
+    optimizer: Optimizer
+    group: Mapping[str, Any]
+
+    def state(self, state: StateDecl) -> Any:
+        own = state.type.instances is Instances.PARAM
+        return (self.optimizer.state[self.p] if own else self.group).get(state.key)
+
+
+@dataclass
+class Judge:
+    """`variants` and `plan` are what all targets but the reference compute."""
+
+    rule: Rule
+    plan: Plan
+    variants: Sequence[Straight]
+    outcome: Outcome
+
+    def expect(self, members: list[Member]) -> Expected:
+        """What the step must give, before the target takes it."""
+        with one_thread():
+            return self._expect(members)
+
+    def _expect(self, members: list[Member]) -> Expected:
+        exact = interpreter.run(self.rule, members)
+        as_written = self._bounds(members, Values([as_variant(self.rule)], [0] * len(members)))
+        if self.outcome.target == "reference":
+            return Expected(members, exact, (as_written,))
+        whole = Run(self.rule, members, torch.float64, None)
+        chosen = [_decide(self.plan.decision, whole, i) for i in range(len(members))]
+        planned = self._bounds(members, Values(self.variants, chosen))
+        # In float64 the interpreter errs as much as a target does, in its own order.
+        both = self.outcome.dtype is torch.float64
+        return Expected(members, exact, (planned, as_written) if both else (planned,))
+
+    def _bounds(self, members: list[Member], values: Values) -> Bounds:
+        library = library_values(values.roots, self.rule.view)
+        common = (self.rule, members, torch.float64, None)
+        samples = [
+            Perturbed(*common, values=values, generator=torch.Generator().manual_seed(seed))
+            for seed in range(SAMPLES if library else 0)
+        ]
+        exact = SlotRun(*common, values=values)
+        return Bounds(*common, values=values, perturbed=samples, exact=exact, library=library)
+
+    def compare(self, when: str, expected: Expected, places: Sequence[Place]) -> None:
+        """Hold the target to `expected`, element by element."""
+        with one_thread():
+            self._compare(when, expected, places)
+
+    def _compare(self, when: str, expected: Expected, places: Sequence[Place]) -> None:
+        for i, (member, place) in enumerate(zip(expected.members, places, strict=True)):
+            where = f"{when}, {list(place.p.shape)}"
+            new_p = expected.exact.updates[i].p
+            exact_p = member.p if new_p is None else new_p
+            self._hold(f"p, {where}", place.p, exact_p, expected.error("p", i), member.p)
+            for state in self.rule.states:
+                exact = expected.state(state, i)
+                if exact is None:
+                    continue  # it stays as it was, or belongs to another branch
+                stored = place.state(state)
+                if not isinstance(stored, Tensor):
+                    raise ValueError(f"{where}: there is no state {state.key}")
+                error, before = expected.error(state.name, i), expected.before(state, i)
+                self._hold(f"{state.key}, {where}", stored, exact, error, before)
+        for bounds in expected.bounds:
+            self.outcome.undecided += bounds.undecided
+            self.outcome.decided += bounds.decided
+
+    def _hold(
+        self, where: str, stored: Tensor, exact: Tensor, error: Tensor, before: Tensor | None
+    ) -> None:
+        if not stored.numel():
+            return
+        outcome = self.outcome
+        actual = stored.detach().to("cpu", torch.float64).reshape(exact.shape)
+        limit = _limit(error, exact, stored.dtype, outcome.dtype)
+        apart = distance(actual, exact)
+        share = torch.where(apart == 0, apart, apart / limit).nan_to_num(nan=0.0, posinf=torch.inf)
+        outcome.elements += exact.numel()
+        outcome.unbounded += int((limit.isinf() & exact.isfinite()).sum())
+        size = exact.abs() if before is None else exact.abs().maximum(before.abs())
+        one = ulp(size, stored.dtype)
+        told = torch.where((apart > 0) & (limit <= TOLD * one), apart / one, torch.zeros(()))
+        outcome.worst_ulps = max(outcome.worst_ulps, float(told.max()))
+        worst = float(share.max())
+        if worst > outcome.worst_share:
+            outcome.worst_share, outcome.place = worst, where
+        if worst > 1 and not outcome.failure:
+            at = int(share.argmax())
+            outcome.failure = (
+                f"{where}: element {at} is {float(actual.flatten()[at])!r}, exactly "
+                f"{float(exact.flatten()[at])!r}; off by {worst:.3g} times what is allowed"
+            )
+
+
+@dataclass
+class Expected:
+    """The exact step, and the bounds whose sum a target may be off by."""
+
+    members: list[Member]
+    exact: interpreter.Outcome
+    bounds: tuple[Bounds, ...]
+
+    def state(self, state: StateDecl, i: int) -> Tensor | None:
+        """The new value of a state of member i, its group or the run."""
+        if state.type.instances is Instances.PARAM:
+            return self.exact.updates[i].states.get(state.name)
+        group = self.members[i].group_index
+        owner = None if state.type.instances is Instances.RUN else group
+        return self.exact.shared.get((state.name, owner))
+
+    def before(self, state: StateDecl, i: int) -> Tensor | None:
+        """A state's value before the step, in the shape of the new one; None where it had none."""
+        member, new = self.members[i], self.state(state, i)
+        if state.type.instances is Instances.PARAM:
+            old = member.states.get(state.name)
+        else:
+            owner = None if state.type.instances is Instances.RUN else member.group_index
+            old = member.shared.get((state.name, owner))
+        return None if old is None or new is None else old.reshape(new.shape)
+
+    def error(self, name: str, i: int) -> Tensor:
+        """How far from the exact value a computed one may be; 0 for one that is not computed: kept
+        as it was, or filled with a host number."""
+        total = torch.zeros((), dtype=torch.float64)
+        for bounds in self.bounds:
+            assert bounds.values is not None
+            value = bounds.values.outputs(i).get(name)
+            if value is not None:
+                near = bounds.near(value, i)
+                total = total + near.error.expand(bounds.shape(value.type.shape, i))
+        return total
+
+
+def _limit(error: Tensor, exact: Tensor, stored: torch.dtype, parameter: torch.dtype) -> Tensor:
+    """What a stored value may be off by: the error of its computation, and of its rounding where
+    it is stored in another format than it was computed in (or was not computed)."""
+    computed = torch.float64 if parameter is torch.float64 else torch.float32
+    error = error.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    one = error.numel() == 1  # for all elements alike
+    error = error.reshape(()).expand(exact.shape) if one else error.reshape(exact.shape)
+    limit = error * SECOND_ORDER * (FLOAT64 if computed is torch.float64 else 1.0)
+    if stored is computed and bool(error.any()):
+        return limit
+    return limit + rounding(exact, limit, stored)
+
+
+def as_variant(rule: Rule) -> Straight:
+    """What the interpreter computes: the rule as it stands."""
+    return Straight((), dict(rule.updates) | ({} if rule.param is None else {"p": rule.param}), {})
+
+
+def _decide(decision: Decision | int, whole: Run, i: int) -> int:
+    while not isinstance(decision, int):
+        holds = bool(whole.get(decision.condition, i))
+        decision = decision.then if holds else decision.otherwise
+    return decision

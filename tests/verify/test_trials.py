@@ -1,0 +1,276 @@
+"""Targets pass on every shipped rule, and programs that were damaged do not."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from optdsl import interpreter
+from optdsl.cli import main
+from optdsl.compiler import compile_source
+from optdsl.frontend.scope import read_source, shipped_index
+from optdsl.passes.variants import Split
+from optdsl.source import Source
+from optdsl.verify import DTYPES, LARGE, SHAPES, Outcome, Subject, trials
+from optdsl.verify.settings import Setting, allowed, later, settings
+from optdsl.verify.trial import Trial
+
+QUICK = tuple(shape for shape in SHAPES if shape != LARGE)
+RULES = [name for name in shipped_index() if name not in ("EMA", "Lookahead")]
+
+REDUCING = """\
+optimizer Reducing(lr = 0.01):
+    state total: [] over all, row: [rows, 1], best: [1, cols]
+    total = total + sum(g^2, over = all)
+    row = lerp(row, mean(g^2, axis = 1), 0.1)
+    best = max(best, max(abs(g), axis = 0))
+    u = where(abs(g) > rms(g), g, 0.5 * g) / (sqrt(row) + 1e-3)
+    p -= lr * min(1, 1 / (sqrt(total) + 1e-6)) * u / (best + 0.1)
+"""
+
+
+@cache
+def subject(name: str, text: str = "") -> Subject:
+    """A shipped rule, or that of a text, with its class made of the module's text."""
+    path = shipped_index().get(name, Path("text.opt"))
+    source = Source("text.opt", text) if text else read_source(path)
+    splits: list[Split] = []
+
+    def observe(stage: str, rule: str, result: object) -> None:
+        if isinstance(result, Split):
+            splits.append(result)
+
+    (found,) = compile_source(source, path.parent, (name,), observe=observe).rules
+    made = _class(name, found.text)
+    made.interpreter = lambda members, dtype: interpreter.run(found.rule, members, dtype)
+    return Subject(found.rule, found.plan, splits[-1].variants, made)
+
+
+def _class(name: str, text: str) -> Any:
+    space: dict[str, Any] = {"__name__": f"generated_{name}"}
+    exec(compile(text, f"{name}.py", "exec"), space)
+    return space[name]
+
+
+def outcomes(one: Subject, targets: tuple[str, ...], *dtypes: torch.dtype) -> list[Outcome]:
+    return [trial.run() for trial in trials(one, targets, dtypes, QUICK)]
+
+
+# ---------------------------------------------------------------- what is right passes
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_generated_c_passes(name: str) -> None:
+    for outcome in outcomes(subject(name), ("cpu",), torch.float32, torch.bfloat16):
+        assert outcome.passed, f"{outcome.setting}: {outcome.failure}"
+        assert outcome.worst_share > 0.1, "bounds that anything would keep"
+        assert outcome.elements > 10_000
+
+
+@pytest.mark.parametrize("name", ["AdamW", "LAMB", "SWAN", "SGD"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_generated_c_passes_in_other_dtypes(name: str, dtype: torch.dtype) -> None:
+    for outcome in outcomes(subject(name), ("cpu",), dtype):
+        assert outcome.passed, f"{outcome.setting}: {outcome.failure}"
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "ClippedLion", "Muon"])
+def test_the_reference_passes_in_float32(name: str) -> None:
+    for outcome in outcomes(subject(name), ("reference",), torch.float32):
+        assert outcome.passed, f"{outcome.setting}: {outcome.failure}"
+        assert outcome.worst_share > 0.1
+
+
+@pytest.mark.parametrize("name", ["AdamW", "LAMB"])
+def test_generated_triton_passes_in_its_interpreter(name: str) -> None:
+    for outcome in outcomes(subject(name), ("triton",), torch.float32):
+        assert outcome.passed, f"{outcome.setting}: {outcome.failure}"
+        assert outcome.worst_share > 0.1
+
+
+def test_reductions_of_every_kind_pass() -> None:
+    for outcome in outcomes(subject("Reducing", REDUCING), ("cpu", "reference"), torch.float32):
+        assert outcome.passed, outcome.failure
+        assert outcome.decided > 10_000
+        assert outcome.undecided < outcome.decided / 1000
+
+
+def test_the_reference_in_float64_is_exact() -> None:
+    (outcome,) = outcomes(subject("AdamW"), ("reference",), torch.float64)
+    assert (outcome.passed, outcome.worst_share, outcome.worst_ulps) == (True, 0, 0)
+
+
+def test_a_large_tensor_passes() -> None:
+    one = subject("LAMB")
+    outcome = Trial(one, "cpu", torch.float32, settings(one.rule)[0], (LARGE, (17,))).run()
+    assert outcome.passed, outcome.failure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RULES)
+def test_all_targets_pass(name: str) -> None:
+    for trial in trials(subject(name)):
+        outcome = trial.run()
+        assert outcome.passed, f"{outcome.target} {outcome.dtype}: {outcome.failure}"
+
+
+# ---------------------------------------------------------------- what is wrong does not
+
+
+def damaged(name: str, old: str, new: str) -> Subject:
+    """The rule's class with one change in its C."""
+    good = subject(name)
+    program = good.optimizer.program
+    assert program.c_source.count(old) >= 1, f"{old!r} does not occur"
+    made = type(name, (good.optimizer,), {})
+    fields = {each: getattr(program, each) for each in program.__dataclass_fields__}
+    made.program = type(program)(**fields | {"c_source": program.c_source.replace(old, new)})
+    return Subject(good.rule, good.plan, good.variants, made)
+
+
+LAST = "sum_p2_block += i + 1 < hi ? p * p : 0"
+DAMAGE = {
+    "a factor off by 4e-6": ("AdamW", "s1 * (m_new", "1.000004f * s1 * (m_new"),
+    "no eps": ("AdamW", " + eps", ""),
+    "a state that is not written": ("AdamW", "v_at[i] = v_new;", ""),
+    "an old state read": ("AdamW", "(m_new / (sqrt", "(m / (sqrt"),
+    "no weight decay": ("AdamW", "fma(s0, p, ", "fma(0, p, "),
+    "an element that is left out": ("AdamW", "i < hi;", "i < hi - (hi == 17);"),
+    "a norm off by 1e-5": ("LAMB", "root = sqrt(sum_p2)", "root = 1.00001f * sqrt(sum_p2)"),
+    "a sum without its last element": ("LAMB", "sum_p2_block += p * p", LAST),
+    "a reduction that begins at 1": ("ClippedLion", "sum_all_total = 0", "sum_all_total = 1"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_found(kind: str) -> None:
+    name, old, new = DAMAGE[kind]
+    found = outcomes(damaged(name, old, new), ("cpu",), torch.float32)
+    assert any(not each.passed for each in found)
+    assert any("times what is allowed" in each.failure for each in found)
+
+
+def test_rounding_that_truncates_is_found() -> None:
+    old = "return x != x ? w >> 16 | 0x40 : (w + 0x7fff + (w >> 16 & 1)) >> 16;"
+    one = damaged("SGD", old, "return w >> 16;")
+    (plain, *_) = outcomes(one, ("cpu",), torch.bfloat16)
+    assert not plain.passed
+    assert 1.5 < plain.worst_share < 2.5, "off by up to a whole ulp where half of one is allowed"
+
+
+def test_what_the_target_raises_is_a_failure() -> None:
+    one = damaged("AdamW", "p_at[i] =", "p_at[i] =")
+
+    class Broken(one.optimizer):  # type: ignore[name-defined,misc]
+        def step(self, closure: Any = None) -> None:
+            raise RuntimeError("no such kernel\nmore")
+
+    outcome = outcomes(Subject(one.rule, one.plan, one.variants, Broken), ("cpu",), torch.float32)
+    assert outcome[0].failure == "RuntimeError: no such kernel"
+
+
+def test_bounds_that_show_nothing_are_a_failure() -> None:
+    """The sign of a difference that cancels to its roundings may be any."""
+    text = "optimizer Coin(lr = 0.1):\n    p -= lr * sign((g + 0.1 * p) - 0.1 * p - g)\n"
+    (outcome,) = outcomes(subject("Coin", text), ("cpu",), torch.float32)
+    assert outcome.undecided > outcome.decided / 2
+    assert "of the comparisons may fall either way" in outcome.failure
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_settings_turn_options_on() -> None:
+    labels = [each.label for each in settings(subject("SGD").rule)]
+    assert labels == [
+        "",
+        "momentum=0.1, dampening=0.1, weight_decay=0.1",
+        "momentum=0.1, nesterov=True",  # which dampening forbids
+    ]
+    assert [each.label for each in settings(subject("Muon").rule)] == [
+        "",
+        "nesterov=False, adjust_lr_fn=match_rms_adamw",
+    ]
+    assert len(settings(subject("AdamW").rule)) == 1
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_settings_are_legal(name: str) -> None:
+    rule = subject(name).rule
+    for setting in settings(rule):
+        for step in range(6):
+            assert allowed(rule, later(rule, setting.hypers, frozenset(), step))
+
+
+def test_later_steps_have_other_numbers() -> None:
+    rule = subject("Adafactor").rule
+    base = settings(rule)[0].hypers
+    now = later(rule, base, frozenset({"beta2_decay"}), 2)
+    assert now["lr"] == pytest.approx(0.94 * base["lr"])
+    assert now["eps"] == pytest.approx(tuple(0.94 * each for each in base["eps"]))
+    assert now["d"] == base["d"], "the rule requires d >= 1"
+    assert now["beta2_decay"] == base["beta2_decay"], "it is fixed"
+
+
+def test_trials_cover_targets_and_dtypes() -> None:
+    tried = list(trials(subject("AdamW")))
+    assert {(t.target, t.dtype) for t in tried} == {
+        (target, dtype) for target in ("cpu", "triton", "reference") for dtype in DTYPES
+    }
+    assert all(isinstance(t.setting, Setting) for t in tried)
+    with_large = [(t.target, t.dtype) for t in tried if LARGE in t.shapes]
+    assert ("cpu", torch.bfloat16) in with_large and ("triton", torch.float32) in with_large
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "AdamW", "--quick", "--target", "cpu", "--dtype", "float32"]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head == "AdamW"
+    assert line.startswith("  ok   cpu       float32 ")
+    assert " of bound, 133,650 elements" in line
+
+
+def test_command_fails_where_a_target_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failed(trial: Trial) -> Outcome:
+        return Outcome("AdamW", trial.target, trial.dtype, "", failure="off by much")
+
+    monkeypatch.setattr(Trial, "run", failed)
+    assert main(["verify", "AdamW", "--quick", "--target", "cpu", "--dtype", "float32"]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL cpu" in out and "off by much" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--target", "gpu"], "'gpu' is not one of cpu, triton, reference"),
+        (["--dtype", "float32,int8"], "'int8' is not one of float32, bfloat16"),
+    ],
+)
+def test_command_with_other_words(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "AdamW", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_command_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from optdsl.runtime import cpu, native
+
+    def missing(*args: object) -> None:
+        raise native.NativeError("no C compiler: set CC or install gcc")
+
+    monkeypatch.setattr(cpu, "driver", missing)
+    assert main(["verify", "AdamW", "--quick", "--target", "cpu", "--dtype", "float32"]) == 2
+    assert capsys.readouterr().err == "optdsl: no C compiler: set CC or install gcc\n"
