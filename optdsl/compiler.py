@@ -21,11 +21,11 @@ checked between stages: a fault is an InternalError.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optdsl.codegen.module import python_module
+from optdsl.codegen.module import TARGETS, python_module
 from optdsl.diagnostics import CompileError, Diagnostic, Sink
 from optdsl.frontend.check import check_scope
 from optdsl.frontend.rules import lower_rule, rule_names
@@ -76,8 +76,10 @@ def compile_source(
     names: tuple[str, ...] | None = None,
     command: str = "",
     observe: Observer = ignore,
+    targets: Sequence[str] = TARGETS,
 ) -> CompiledFile:
-    """Compile the rules of `source`, or those called `names` (KeyError if one is not there).
+    """Compile the rules of `source`, or those called `names` (KeyError if one is not there), with
+    kernels for `targets`.
 
     Raises CompileError with all errors of the file; without a `directory` imports are errors.
     """
@@ -90,7 +92,7 @@ def compile_source(
     faults: list[Diagnostic] = []
     for name in rule_names(scope) if names is None else names:
         try:
-            rules.append(compile_rule(scope, name, command, observe))
+            rules.append(compile_rule(scope, name, command, observe, targets))
         except CompileError as error:
             faults.extend(error.diagnostics)
     if faults:
@@ -99,7 +101,11 @@ def compile_source(
 
 
 def compile_rule(
-    scope: Scope, name: str, command: str = "", observe: Observer = ignore
+    scope: Scope,
+    name: str,
+    command: str = "",
+    observe: Observer = ignore,
+    targets: Sequence[str] = TARGETS,
 ) -> CompiledRule:
     """Compile one rule of a file that was parsed. Raises CompileError, or KeyError for a name that
     the file does not have."""
@@ -110,7 +116,7 @@ def compile_rule(
     watch = _watched(rule, observe)
     watch("lower", rule)
     plan = make_plan(rule, watch)
-    text = python_module(plan, version=VERSION, command=command)
+    text = python_module(plan, version=VERSION, command=command, targets=targets)
     watch("render", text)
     return CompiledRule(name, rule, plan, text)
 

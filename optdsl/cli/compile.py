@@ -11,6 +11,7 @@ from pathlib import Path
 
 from optdsl.cli.rules import Target, find_target, pick, snake
 from optdsl.cli.terminal import Fault, color_wanted, write_file
+from optdsl.codegen.module import TARGETS
 from optdsl.codegen.standalone import standalone_module
 from optdsl.compiler import PASSES, CompiledRule, Observer, compile_source, ignore
 from optdsl.diagnostics import CompileError, Diagnostic, Sink, did_you_mean, render_text
@@ -47,6 +48,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--rule", action="append", metavar="NAME", help="only this rule of the file (repeatable)"
     )
     parser.add_argument(
+        "--target",
+        type=_targets,
+        default=TARGETS,
+        metavar="T,..",
+        help=f"whose kernels to put in: {', '.join(TARGETS)} (default: all)",
+    )
+    parser.add_argument(
         "--dump-after", metavar="PASS", help="print what a pass leaves, instead of writing modules"
     )
     parser.add_argument(
@@ -55,6 +63,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="put the runtime into the file: it then needs torch and triton alone",
     )
     parser.add_argument("--force", action="store_true", help="replace files that are not generated")
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in TARGETS:
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(TARGETS)}")
+    return names
 
 
 def run(options: argparse.Namespace) -> int:
@@ -68,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     faults: list[Diagnostic] = []
     for typed in options.files:
         try:
-            rules += _compile(find_target(typed, options.rule), observe)
+            rules += _compile(find_target(typed, options.rule), observe, options.target)
         except CompileError as error:
             faults += error.diagnostics
     if faults:
@@ -87,12 +103,14 @@ def _printer(wanted: str) -> Observer:
     return observe
 
 
-def _compile(target: Target, observe: Observer) -> tuple[CompiledRule, ...]:
+def _compile(
+    target: Target, observe: Observer, targets: tuple[str, ...]
+) -> tuple[CompiledRule, ...]:
     sink = Sink()
     known = rule_names(make_scope(target.source, sink, target.folder))
     names = None if sink.has_errors else pick(target, known)
     command = f"optdsl compile {Path(target.source.name).name}"
-    found = compile_source(target.source, target.folder, names, command, observe)
+    found = compile_source(target.source, target.folder, names, command, observe, targets)
     if found.warnings:
         print(render_text(found.warnings, color_wanted(sys.stderr)), file=sys.stderr)
     return found.rules

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import keyword
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from optdsl import hostmath
 from optdsl.codegen.cpu import c_source
@@ -54,8 +54,14 @@ HOSTMATH = frozenset(
 PROGRAM_NAMES = ("Kernel", "Library", "Program", "Reduction", "State", "Temp", "Variant", "require")
 
 
-def python_module(plan: Plan, *, version: str, command: str = "") -> str:
-    """The text of the module for `plan`. `version` is optdsl's, `command` what it was made by.
+TARGETS = ("cpu", "triton")
+
+
+def python_module(
+    plan: Plan, *, version: str, command: str = "", targets: Sequence[str] = TARGETS
+) -> str:
+    """The text of the module for `plan`. `version` is optdsl's, `command` what it was made by;
+    the kernels of targets other than `targets` are left out.
 
     Raises CompileError where the rule has what generated code cannot hold yet.
     """
@@ -78,8 +84,8 @@ def python_module(plan: Plan, *, version: str, command: str = "") -> str:
         facts="\n".join(facts),
         imports=_imports(text),
         functions="\n\n\n".join(functions),
-        c_source=raw(c_source(plan)),
-        triton_source=raw(triton_kernels(plan)),
+        c_source=raw(c_source(plan) if "cpu" in targets else ""),
+        triton_source=raw(triton_kernels(plan) if "triton" in targets else ""),
         program=program,
         doc=_docstring(rule),
         parameters=[(_keyword(each.name), literal(each.default)) for each in rule.hypers],

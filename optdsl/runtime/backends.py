@@ -63,6 +63,17 @@ def choose_backend(name: str, device: torch.device, *, fallback: bool) -> Backen
     return Backend("cpu", cpu.CUTTING, cpu.SPLITS_BY_ALIGNMENT, cpu.CpuRunner)
 
 
+def check_compiled(program: Program, backend: Backend | None) -> None:
+    """Raises RuntimeError where the module of `program` was made without the target's kernels."""
+    if backend is None:
+        return
+    source = program.c_source if backend.name == "cpu" else program.triton_source
+    if not source:
+        raise RuntimeError(
+            f"{program.name} was compiled without kernels for the {backend.name} backend"
+        )
+
+
 def _triton(name: str, device: torch.device, fallback: bool) -> Backend | None:
     try:
         # Not at the top: triton is not there on every system, and takes 0.3 s to import.

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optdsl.runtime.backends import Backend, choose_backend
+from optdsl.runtime.backends import Backend, check_compiled, choose_backend
 from optdsl.runtime.buffers import Arena
 from optdsl.runtime.checkpoint import STEPS
 from optdsl.runtime.cohorts import Cohort, make_cohorts, split_cohorts
@@ -168,7 +168,9 @@ class Engine:
         self._scanner = Scanner(self._params, self.program.reads_gradient)
         for device in dict.fromkeys(p.device for p in self._params):
             fallback = self.interpreter is not None
-            self._backends[device] = choose_backend(self.backend, device, fallback=fallback)
+            backend = choose_backend(self.backend, device, fallback=fallback)
+            check_compiled(self.program, backend)
+            self._backends[device] = backend
         self._check_devices()
         # Reading the table makes the dicts that states will lie in.
         self._owned = [self.owner.state[p] for p in self._params]

@@ -261,6 +261,42 @@ def test_compile_writes_modules(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("one.py").read_bytes() == before
 
 
+def test_compile_for_one_target(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {}
+    for target in ("cpu", "triton", "triton,cpu"):
+        assert main(["compile", "AdamW", "--target", target, "-o", "one.py"]) == 0
+        texts[target] = Path("one.py").read_text()
+    assert "void adamw" in texts["cpu"] and "@triton.jit" not in texts["cpu"]
+    assert "void adamw" not in texts["triton"] and "@triton.jit" in texts["triton"]
+    assert main(["compile", "AdamW", "-o", "one.py"]) == 0
+    assert Path("one.py").read_text() == texts["triton,cpu"]
+    assert main(["compile", "AdamW", "--target", "gpu"]) == 2
+    assert "'gpu' is not one of cpu, triton" in capsys.readouterr().err
+
+
+def test_a_target_that_was_left_out_is_named() -> None:
+    assert main(["compile", "AdamW", "--target", "triton", "-o", "one.py"]) == 0
+    code = (
+        "import torch\nfrom one import AdamW\n"
+        "p = torch.nn.Parameter(torch.ones(2)); p.grad = p.detach()\n"
+        "AdamW([p]).step()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120,
+        env=environment,
+    )  # fmt: skip
+    assert "AdamW was compiled without kernels for the cpu backend" in done.stderr
+
+
+def test_compile_standalone() -> None:
+    assert main(["compile", "AdamW", "--standalone", "-o", "one.py"]) == 0
+    text = Path("one.py").read_text()
+    ast.parse(text)
+    assert "import optdsl" not in text and "from optdsl." not in text
+    assert main(["compile", "AdamW", "-o", "one.py"]) == 0, "it is known as generated"
+
+
 def test_compile_writes_all_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     written("two.opt", GOOD + WRONG)
     assert main(["compile", "two.opt", "-o", "out"]) == 1
