@@ -117,7 +117,7 @@ class Judge:
     def _expect(self, members: list[Member]) -> Expected:
         exact = interpreter.run(self.rule, members)
         as_written = self._bounds(members, Values([as_variant(self.rule)], [0] * len(members)))
-        # In float64 the exact step errs as much as a target does: its sums take an order of their own.
+        # In float64 the exact step errs, too: its sums have an order of their own.
         both = self.outcome.dtype is torch.float64
         if self.outcome.target == "reference":
             return Expected(members, exact, (as_written, as_written) if both else (as_written,))
