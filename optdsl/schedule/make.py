@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable
 
 from optdsl.diagnostics import CompileError, Diagnostic, Label
-from optdsl.ir.nodes import Builder, Rule, Value, reachable
+from optdsl.ir.nodes import Builder, LoopBody, Rule, Value, operands, reachable
 from optdsl.ir.rewrite import rebuild
 from optdsl.ops import OPS, Kind
 from optdsl.passes.hoist_scalars import hoist_scalars
@@ -85,12 +85,30 @@ def check_supported(rule: Rule) -> None:
         if OPS[value.op].kind is Kind.CLOSURE or value.op in ("workers", "rank", "to_host"):
             what = value.op.removesuffix("_at").replace("_", " ")
             wrong.append((f"`{what}`", _label(value, rule)))
+    for value in _shared_in_loops(rule):
+        wrong.append(("a reduction over parameters in a loop", _label(value, rule)))
     for state in rule.states:
         shared = state.type.instances < Instances.PARAM
         if shared and not state.type.shape.is_scalar and state.span is not None:
             wrong.append(("a state over parameters with axes of its own", Label(state.span)))
     if wrong:
         raise CompileError([_unsupported(what, label) for what, label in wrong])
+
+
+def _shared_in_loops(rule: Rule) -> list[Value]:
+    """Reductions over parameters that change from one pass of a loop to the next."""
+    found = []
+    for loop in reachable(each for _, each in rule.outputs()):
+        if loop.op != "loop":
+            continue
+        body: LoopBody = loop.attr("body")
+        inside = {*body.args, *(() if body.index is None else (body.index,))}
+        for value in reachable((*body.results, *(() if body.until is None else (body.until,)))):
+            if any(each in inside for each in operands(value)):
+                inside.add(value)
+                if OPS[value.op].kind is Kind.REDUCE and value.attr("over") is not None:
+                    found.append(value)
+    return found
 
 
 def _unsupported(what: str, label: Label) -> Diagnostic:
