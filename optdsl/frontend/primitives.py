@@ -224,6 +224,8 @@ class Primitives(Shapes):
     def _oriented(self, call: ast.Call, expected: Shape, result: Shape) -> Binding:
         (value,) = self.values(call, 1)
         found = value.type.shape
+        if self.emit.view == "flat":
+            self.fail("E315", f"`{call.function}` turns a matrix; `view flat` has none", call.span)
         if (found.rows, found.cols) != (expected.rows, expected.cols):
             self.fail(
                 "E315",

@@ -19,6 +19,8 @@ UNSETTLED = frozenset(
     | {op.name for op in OPS.values() if op.kind is Kind.RANDOM}
 )
 """Host values that differ from step to step, or are not known before the first."""
+_FLAT: dict[str, Dim] = {"rows": "numel", "long": "numel", "cols": 1, "short": 1}
+"""What the sizes of the one column of `view flat` are."""
 LARGEST_SIZE = 200
 """Operations that the text of one dimension may have."""
 
@@ -86,6 +88,8 @@ class Shapes(Expressions):
         if is_const(value):
             return int(number)
         text = host_text(value)
+        if self.emit.view == "flat" and text in _FLAT:
+            return _FLAT[text]
         if value.op != "size":
             self.emit.dims[text] = value
         return text

@@ -133,9 +133,11 @@ def _roots(body: LoopBody) -> list[Value]:
 
 
 def _inside(body: LoopBody) -> frozenset[Value]:
-    """The values that change from one pass of the loop to the next."""
-    inside = {*body.args, *((body.index,) if body.index is not None else ())}
-    for value in reachable(_roots(body)):
+    """The values that change from one pass of the loop to the next; those of a loop inside do."""
+    values = reachable(_roots(body))
+    loops = [body, *(value.attr("body") for value in values if value.op == "loop")]
+    inside = {arg for each in loops for arg in (*each.args, each.index) if arg is not None}
+    for value in values:
         arguments = value.args
         if value.op == "loop":
             arguments = (*arguments, *_roots(value.attr("body")))

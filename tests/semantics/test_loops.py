@@ -145,6 +145,17 @@ p = x
     assert Run(body(text, "n = 4"), [0.0]).step(1.0).p() == 1 + 2 + 3 + 4
 
 
+def test_parameters_pass_through_loops_in_loops_in_lockstep() -> None:
+    text = "repeat n:\n    repeat n:\n        p = p / norm(p, over = all)\n        p += 1"
+    made = Run(body(text, "n = 2"), [1.0, 2.0]).step(0.0, 0.0)
+    a, b = double(1.0), double(2.0)
+    for _ in range(4):
+        size = torch.sqrt(a**2 + b**2)
+        a, b = a / size + 1, b / size + 1
+    assert made.p(0) == pytest.approx(a.item(), rel=1e-14)
+    assert made.p(1) == pytest.approx(b.item(), rel=1e-14)
+
+
 def test_conditions_in_loops() -> None:
     text = """
 x = 0 * g

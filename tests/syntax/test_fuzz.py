@@ -1,4 +1,4 @@
-"""Random damage to good programs: every outcome is a tree or diagnostics, never a traceback."""
+"""Random damage to good programs: the outcome is a legal rule or diagnostics, never a traceback."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
+from optdsl.codes import CODES
 from optdsl.diagnostics import Sink, render_json, render_text
+from optdsl.frontend.check import check
+from optdsl.frontend.rules import lower_rule
+from optdsl.frontend.scope import make_scope
+from optdsl.ir.verify import verify_rule
 from optdsl.source import Source
+from optdsl.syntax import ast
 from optdsl.syntax.layout import format_module
 from optdsl.syntax.parser import parse
 from tests.syntax.snippets import bare, definitions
@@ -33,25 +39,51 @@ ODD = [
     "\\",
 ]
 ODD += ["(", ")", "[", "]", ":", ",", "=", "^", "@", "*", ".", "-", "_", "'", "1e999", "9" * 30]
+NAME = re.compile(r"[A-Za-z_]\w*|[0-9.]+(?:e-?[0-9]+)?")
 PIECES = sorted({piece for text in PROGRAMS for piece in WORD.findall(text)})
+NAMES = [piece for piece in PIECES if NAME.fullmatch(piece)]
+NAMES += ["1e400", "0", "-1", "none", "inf", "t", "rows", "workers", "all"]
 
 
-def compile_front(text: str) -> None:
-    """What is under test. Raises only if it is at fault itself."""
+def compile_front(text: str) -> bool:
+    """What is under test. Raises only if it is at fault itself; says whether all of it is good."""
     source = Source("fuzz.opt", text)
     sink = Sink()
     module = parse(source, sink)
-    found = sink.diagnostics
+    assert all(diagnostic.severity == "error" for diagnostic in sink.diagnostics)
+    found = check(source)
     for diagnostic in found:
-        assert diagnostic.severity == "error"
         assert diagnostic.message
+        assert diagnostic.code in CODES
         for label in diagnostic.labels:
-            assert 0 <= label.span.start <= label.span.end <= len(text)
+            assert 0 <= label.span.start <= label.span.end <= len(label.span.source.text)
     shown = render_text(found, color=False)
     assert all(char.isprintable() for char in shown.replace("\n", ""))
     render_json(found)
-    if found:
-        return
+    if sink.has_errors:
+        return False
+    same_when_formatted(source, module)
+    legal = [is_legal(source, item.name) for item in module.items]
+    return all(legal)
+
+
+def is_legal(source: Source, name: str) -> bool:
+    """Whether the item has no error; then what it is lowered to must be legal, too."""
+    sink = Sink()
+    scope = make_scope(source, sink)
+    item = scope.own[name]
+    if not isinstance(item, ast.Optimizer | ast.Wrapper | ast.Alias):
+        return True
+    rule = lower_rule(name, scope, sink)
+    if rule is None:
+        assert sink.has_errors
+        return False
+    verify_rule(rule, "lower")
+    return True
+
+
+def same_when_formatted(source: Source, module: ast.Module) -> None:
+    sink = Sink()
     result = format_module(source)
     again = Source("fuzz.opt", result)
     assert format_module(again) == result
@@ -96,6 +128,18 @@ def damage_words(text: str, rng: random.Random) -> str:
     return "".join(words)
 
 
+def damage_names(text: str, rng: random.Random) -> str:
+    """A name or number in the place of another: what the parser does not mind."""
+    words = WORD.findall(text)
+    places = [at for at, word in enumerate(words) if NAME.fullmatch(word)]
+    if not places:
+        return text
+    known = [words[at] for at in places]
+    for at in rng.sample(places, min(len(places), rng.choice([1, 1, 2, 5]))):
+        words[at] = rng.choice(known if rng.random() < 0.5 else NAMES)
+    return "".join(words)
+
+
 def damage_lines(text: str, rng: random.Random) -> str:
     lines = text.split("\n")
     at = rng.randrange(len(lines))
@@ -116,6 +160,8 @@ def damage_lines(text: str, rng: random.Random) -> str:
 DAMAGES: list[Callable[[str, random.Random], str]] = [
     damage_characters,
     damage_words,
+    damage_names,
+    damage_names,
     damage_lines,
 ]
 
@@ -153,7 +199,5 @@ def test_mutants_are_neither_all_good_nor_all_bad() -> None:
     rng = random.Random(0)
     good = 0
     for _ in range(200):
-        sink = Sink()
-        parse(Source("fuzz.opt", mutant(rng)), sink)
-        good += not sink.diagnostics
+        good += compile_front(mutant(rng))
     assert 20 < good < 150
