@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 from filelock import FileLock
 
 from optdsl import generated
+from optdsl.codegen.module import class_name
 from optdsl.compiler import CompiledFile, compile_source
 from optdsl.frontend.scope import Scope, read_source, standard_library
 from optdsl.generated import intact, module_files, module_name, modules_folder
@@ -77,7 +78,8 @@ def load_source(source: Source, folder: Path | None) -> ModuleType:
     module.__file__ = source.name
     for rule, found in entry["rules"].items():
         inner = importlib.import_module(f"{generated.__name__}.{found}")
-        setattr(module, rule, getattr(inner, rule))
+        for name in {rule, class_name(rule)}:  # `rules.lambda` cannot be written, lambda_ can
+            setattr(module, name, getattr(inner, class_name(rule)))
     for wrapper in entry["wrappers"]:
         setattr(module, wrapper, Unwrapped(wrapper))
     module.__all__ = [*entry["rules"], *entry["wrappers"]]  # type: ignore[attr-defined]

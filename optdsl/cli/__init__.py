@@ -69,11 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except BrokenPipeError:  # `optdsl show ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:  # a full disk behind stdout
+        _drop_output()
+        return _say(f"stdout: {error.strerror or error}", USAGE)
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
+
+
+def _drop_output() -> None:
+    """What is still to be written would fail again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -100,8 +108,9 @@ def _dispatch(arguments: list[str]) -> int:
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _say(f"{where}{error.strerror or error}", USAGE)
+        if error.filename is None:  # stdout has no name
+            raise
+        return _say(f"{error.filename}: {error.strerror or error}", USAGE)
     except SystemExit as end:  # argparse has said what is wrong
         return end.code if isinstance(end.code, int) else USAGE
     except Exception as error:

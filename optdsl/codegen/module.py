@@ -80,6 +80,7 @@ def python_module(
     return render(
         "python/module.py.j2",
         rule=rule.name,
+        class_name=class_name(rule.name),
         file=file,
         facts="\n".join(facts),
         imports=_imports(text),
@@ -150,6 +151,13 @@ def _keyword(name: str) -> str:
     """A hyperparameter's name as that of a Python parameter."""
     taken = keyword.iskeyword(name) or name in ("self", "params", "seed", *dict(OPTIONS))
     return f"{name}_" if taken else name
+
+
+def class_name(rule: str) -> str:
+    """The name of a rule's class: its own, where neither Python nor the module's functions have
+    a meaning for it."""
+    taken = keyword.iskeyword(rule) or rule in {"torch", "inf", "nan", *HOSTMATH}
+    return f"{rule}_" if taken else rule
 
 
 def _hypers(rule: Rule) -> str:

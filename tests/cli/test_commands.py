@@ -503,6 +503,19 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("arguments", [["--help"], ["zoo"], ["check", "good.opt"]], ids=" ".join)
+def test_a_full_disk_behind_stdout(arguments: list[str]) -> None:
+    written("good.opt", GOOD)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "optdsl", *arguments], stdout=full, stderr=subprocess.PIPE,
+            text=True, env=environment, check=False, timeout=120,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "optdsl: stdout: No space left on device\n")
+
+
 QUICK = [
     ["check", "good.opt"],
     ["fmt", "--check", "good.opt"],

@@ -110,6 +110,21 @@ def test_compile_text() -> None:
     assert optdsl.compile_text(RULE, name="a/b.opt").__name__ == "b"
 
 
+@pytest.mark.parametrize(
+    "name", ["lambda", "State", "Optimizer", "torch", "div", "require", "None"]
+)
+def test_a_rule_of_any_name(name: str) -> None:
+    text = f"optimizer {name}(lr = 0.5):\n    require lr > 0\n    p -= lr * (g @ g.T @ g) / t\n"
+    rules = optdsl.compile_text(text)
+    p = parameter()
+    optimizer = getattr(rules, name)([p])
+    assert type(optimizer).__name__ in (name, f"{name}_")
+    assert getattr(rules, type(optimizer).__name__) is type(optimizer)
+    optimizer.step()
+    assert float(p.detach()[0, 0]) == -0.5 * 6
+    pickle.loads(pickle.dumps(optimizer)).step()
+
+
 def test_a_wrapper_says_that_it_wants_a_rule() -> None:
     text = RULE + "\nwrapper Twice(inner):\n    step inner\n    p -= 0 * p\n"
     rules = optdsl.compile_text(text)
