@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from optdsl.diagnostics import Sink, did_you_mean
-from optdsl.frontend.expressions import RESERVED
+from optdsl.frontend.expressions import LATER_NAMES, RESERVED
 from optdsl.frontend.primitives import ELEMENTWISE, LATER, ORIENTED, REDUCTIONS, WORDS, Primitives
 from optdsl.frontend.scope import Scope
 from optdsl.source import Span
@@ -30,7 +30,7 @@ PRIMITIVES = frozenset(
 )
 WITHOUT_RULE = RESERVED - {"p", "g"}
 """What a `def` has in reach: p and g are a rule's and a transform's."""
-CONSTANTS = frozenset({"inf", "pi", "all", "group", "axes"})
+CONSTANTS = frozenset({"inf", "pi", "all", "group", "axes"}) | LATER_NAMES
 
 
 def resolve(scope: Scope, sink: Sink) -> None:
