@@ -103,7 +103,7 @@ def digits(scale: float) -> Task:
             chosen = kept[torch.randint(len(kept), (128,), generator=generator)]
             yield pixels[chosen], labels[chosen]
 
-    return Task("digits", round(400 * scale), Perceptron, batches, (pixels[held], labels[held]))
+    return Task("digits", round(300 * scale), Perceptron, batches, (pixels[held], labels[held]))
 
 
 class Block(nn.Module):
@@ -163,7 +163,7 @@ def characters(scale: float, context: int = 64, batch: int = 32) -> Task:
     held_out = draw(split, len(codes), 256, torch.Generator().manual_seed(1))
     return Task(
         "characters",
-        round(300 * scale),
+        round(200 * scale),
         lambda: Characters(len(symbols), context),
         batches,
         held_out,
