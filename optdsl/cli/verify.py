@@ -132,8 +132,10 @@ def _line(outcome: Outcome, seconds: float) -> str:
         f"  {verdict} {outcome.target:<9} {name:<8} {outcome.worst_ulps:8.3g} ulps "
         f"{outcome.worst_share:6.1%} of bound, {outcome.elements:,} elements, {seconds:.1f} s"
     )
-    if outcome.undecided or outcome.unbounded:
-        line += f", {outcome.undecided} comparisons undecided, {outcome.unbounded} without bound"
+    if outcome.undecided:
+        line += f", {outcome.undecided} of {outcome.decided:,} comparisons may fall either way"
+    if outcome.loose:
+        line += f", {outcome.loose:,} bounds say little"
     if outcome.setting:
         line += f"  [{outcome.setting}]"
     return line if outcome.passed else f"{line}\n       {outcome.failure}"

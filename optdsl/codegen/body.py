@@ -121,6 +121,10 @@ class _Writer:
             self.kernel.layout == "rows" and domain in (Domain.FULL, Domain.COL)
         ):
             return "element"
+        # With a group's hyperparameter a number of the run is typed as one of the group.
+        shared = (Domain.GROUP, Domain.ALL)
+        if domain in shared and self.kernel.domain in shared:
+            return "element"
         if self.kernel.layout == "rows" and domain is Domain.ROW:
             return "row"
         return "task"

@@ -39,7 +39,7 @@ from optdsl.ops import OPS, Kind
 from optdsl.passes.algebra import is_size
 from optdsl.passes.variants import Straight
 from optdsl.types import DType
-from optdsl.verify.formats import FORMATS, distance, ulp
+from optdsl.verify.formats import FORMATS, distance, storage_format, ulp
 
 CHAIN = 2048
 """The most additions one after another in the compute dtype (the C target's blocks, if they are not
@@ -48,6 +48,9 @@ vectorised); longer sums are added in float64."""
 COMPUTE = torch.float32
 UNIT = 2.0 ** -FORMATS[COMPUTE][0]
 """Half the distance from 1 to the next number."""
+
+FLOAT64 = 2.0**-29
+"""A bound in float64 as part of that in float32."""
 
 SAMPLES = 8
 SAFETY = 8.0
@@ -112,12 +115,13 @@ class SlotRun(Run):
 
 @dataclass
 class Bounds(SlotRun):
-    """Evaluates device values as `Near`. `undecided` counts comparisons that may fall either way,
-    `decided` all."""
+    """Evaluates device values as `Near`, for parameters of dtype `parameter`. `undecided` counts
+    comparisons that may fall either way, `decided` all."""
 
     perturbed: Sequence[Perturbed] = ()
     exact: Run | None = None
     library: frozenset[Value] = frozenset()
+    parameter: torch.dtype = torch.float32
     undecided: int = 0
     decided: int = 0
 
@@ -127,8 +131,18 @@ class Bounds(SlotRun):
         if isinstance(found, Near):
             return found
         if isinstance(found, Tensor):  # a leaf: what lies in memory is exact
-            return Near(found, torch.zeros(found.shape, dtype=torch.float64))
+            return Near(found, self._first_rounding(value, found, i))
         return as_device(value, found)
+
+    def _first_rounding(self, value: Value, found: Tensor, i: int) -> Tensor:
+        """A state that begins in this step was stored before it is read."""
+        if value.op == "state":
+            state = self.rule.state(value.attr("name"))
+            if self.stored(state, i) is None:
+                kept = found.to(storage_format(state.storage, self.parameter))
+                apart = distance(kept.to(torch.float64), found)
+                return apart / FLOAT64 if self.parameter is torch.float64 else apart
+        return torch.zeros(found.shape, dtype=torch.float64)
 
     def _needs(self, value: Value, i: int) -> Any:
         return () if value in self.library else super()._needs(value, i)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optdsl.types import Storage
+
 # dtype -> bits of the significand, exponent of the smallest normal number
 FORMATS = {
     torch.float64: (53, -1022),
@@ -16,6 +18,25 @@ FORMATS = {
     torch.bfloat16: (8, -126),
     torch.float16: (11, -14),
 }
+
+
+STORED = {
+    Storage.FLOAT32: torch.float32,
+    Storage.BF16: torch.bfloat16,
+    Storage.FP16: torch.float16,
+}
+
+
+def storage_format(storage: Storage, parameter: torch.dtype) -> torch.dtype:
+    """The dtype that a state lies in; COMPUTE is that of values, PARAM the parameter's."""
+    if storage is Storage.PARAM:
+        return parameter
+    return STORED.get(storage, compute_format(parameter))
+
+
+def compute_format(parameter: torch.dtype) -> torch.dtype:
+    """The dtype that values of parameters of a dtype are computed in."""
+    return torch.float64 if parameter is torch.float64 else torch.float32
 
 
 _EXPONENT = 0x7FF0_0000_0000_0000

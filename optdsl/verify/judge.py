@@ -24,18 +24,19 @@ from optdsl.runtime.optimizer import Optimizer
 from optdsl.schedule.levels import library_values
 from optdsl.schedule.plan import Decision, Plan
 from optdsl.types import Instances
-from optdsl.verify.bounds import SAMPLES, Bounds, Perturbed, SlotRun, Values
-from optdsl.verify.formats import distance, rounding, ulp
+from optdsl.verify.bounds import FLOAT64, SAMPLES, Bounds, Perturbed, SlotRun, Values
+from optdsl.verify.formats import compute_format, distance, rounding, ulp
 
-UNDECIDED = 0.01
-"""The share of comparisons, or of elements without a bound, beyond which nothing was shown."""
+DOUBTFUL = 0.1
+"""The share of elements with loose bounds beyond which nothing was shown."""
+LOOSE, ROUNDINGS = 0.5, 64
+"""A bound is loose if it is more than this share of the largest change in the tensor and this
+many roundings of its largest number: after a comparison that may fall either way, say."""
 
 TOLD = 1024
 """Elements whose bound has more ulps are differences of nearly equal numbers, whose ulps say
 nothing of the target; the bound judges them, too."""
 
-FLOAT64 = 2.0**-29
-"""A bound in float64 as part of that in float32."""
 SECOND_ORDER = 1 + 2.0**-20
 """What products of errors, which the bounds leave out here and there, may add."""
 
@@ -63,7 +64,7 @@ class Outcome:
     dtype: torch.dtype
     setting: str
     elements: int = 0
-    unbounded: int = 0
+    loose: int = 0
     undecided: int = 0
     decided: int = 0
     worst_ulps: float = 0.0
@@ -77,14 +78,8 @@ class Outcome:
 
     def doubt(self) -> str:
         """Why the bounds show too little, if they do."""
-        either = self.undecided / max(1, self.decided)
-        empty = self.unbounded / max(1, self.elements)
-        if max(either, empty) <= UNDECIDED:
-            return ""
-        return (
-            f"{either:.1%} of the comparisons may fall either way, {empty:.1%} of the elements "
-            "have no bound"
-        )
+        share = self.loose / max(1, self.elements)
+        return f"{share:.1%} of the elements have bounds that say little" * (share > DOUBTFUL)
 
 
 @dataclass(frozen=True)
@@ -134,7 +129,14 @@ class Judge:
             for seed in range(SAMPLES if library else 0)
         ]
         exact = SlotRun(*common, values=values)
-        return Bounds(*common, values=values, perturbed=samples, exact=exact, library=library)
+        return Bounds(
+            *common,
+            values=values,
+            perturbed=samples,
+            exact=exact,
+            library=library,
+            parameter=self.outcome.dtype,
+        )
 
     def compare(self, when: str, expected: Expected, places: Sequence[Place]) -> None:
         """Hold the target to `expected`, element by element."""
@@ -167,14 +169,17 @@ class Judge:
             return
         outcome = self.outcome
         actual = stored.detach().to("cpu", torch.float64).reshape(exact.shape)
+        error = error.nan_to_num(nan=torch.inf, posinf=torch.inf)
+        one = error.numel() == 1  # for all elements alike
+        error = error.reshape(()).expand(exact.shape) if one else error.reshape(exact.shape)
         limit = _limit(error, exact, stored.dtype, outcome.dtype)
         apart = distance(actual, exact)
         share = torch.where(apart == 0, apart, apart / limit).nan_to_num(nan=0.0, posinf=torch.inf)
         outcome.elements += exact.numel()
-        outcome.unbounded += int((limit.isinf() & exact.isfinite()).sum())
+        outcome.loose += _loose(error, exact, before)
         size = exact.abs() if before is None else exact.abs().maximum(before.abs())
-        one = ulp(size, stored.dtype)
-        told = torch.where((apart > 0) & (limit <= TOLD * one), apart / one, torch.zeros(()))
+        last = ulp(size, stored.dtype)
+        told = torch.where((apart > 0) & (limit <= TOLD * last), apart / last, torch.zeros(()))
         outcome.worst_ulps = max(outcome.worst_ulps, float(told.max()))
         worst = float(share.max())
         if worst > outcome.worst_share:
@@ -229,14 +234,19 @@ class Expected:
 def _limit(error: Tensor, exact: Tensor, stored: torch.dtype, parameter: torch.dtype) -> Tensor:
     """What a stored value may be off by: the error of its computation, and of its rounding where
     it is stored in another format than it was computed in (or was not computed)."""
-    computed = torch.float64 if parameter is torch.float64 else torch.float32
-    error = error.nan_to_num(nan=torch.inf, posinf=torch.inf)
-    one = error.numel() == 1  # for all elements alike
-    error = error.reshape(()).expand(exact.shape) if one else error.reshape(exact.shape)
+    computed = compute_format(parameter)
     limit = error * SECOND_ORDER * (FLOAT64 if computed is torch.float64 else 1.0)
     if stored is computed and bool(error.any()):
         return limit
     return limit + rounding(exact, limit, stored)
+
+
+def _loose(error: Tensor, exact: Tensor, before: Tensor | None) -> int:
+    """How many elements' bounds say little of the step."""
+    change = exact if before is None else exact - before
+    largest = change.abs().nan_to_num(posinf=0.0).amax()
+    roundings = ROUNDINGS * ulp(exact.abs().nan_to_num(posinf=0.0).amax(), torch.float32)
+    return int(((error > LOOSE * largest + roundings) & exact.isfinite()).sum())
 
 
 def as_variant(rule: Rule) -> Straight:
