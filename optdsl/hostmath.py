@@ -116,3 +116,12 @@ def lerp(x: Number, y: Number, w: Number) -> Number:
 
 def isfinite(x: Number) -> bool:
     return math.isfinite(x)
+
+
+def site_in_pass(site: int, number: int) -> int:
+    """The call site that a random draw has in pass `number`, from 0, of a loop around it.
+
+    Multiples of 2^32 over the golden ratio by sites below 1,000 lie a million apart, so that each
+    pass of each loop has draws of its own.
+    """
+    return (site * 0x9E3779B1 + number + 1) & 0xFFFFFFFF

@@ -53,6 +53,8 @@ class Library:
                 script.assign(value)
         draws = [value for value in values if OPS[value.op].kind is Kind.RANDOM]
         for value in draws:
+            if len(value.args) > 1:  # anew in each pass of a loop
+                raise unsupported(value, self.plan.rule.name)
             script.assign(value)
         tensors = [name for leaf, name in script.names.items() if leaf.op != "scalar"]
         if not tensors:

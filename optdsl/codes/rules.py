@@ -73,16 +73,18 @@ optimizer SGD(lr = 0.1):
         text="""\
 `p g t rows cols short long numel ndim name` mean the same in every rule, and so do `steps`,
 `workers` and `rank` where no parameter is called so; only `p` and `g` are assigned. Hyperparameters
-and attributes become arguments of a Python class, which has `params maximize backend attributes
-storage seed foreach fused capturable differentiable` already and cannot take Python's own words.
+and attributes become arguments of a class, which has `params maximize backend attributes storage
+seed foreach fused capturable differentiable` already: what they do is not for a rule to say.
 """,
         wrong="""\
-optimizer SGD(lr = 0.1, lambda = 0.01):
-    p -= lr * (g + lambda * p)
+optimizer SGD(lr = 0.1, maximize = false):
+    if maximize:
+        g *= -1
+    p -= lr * g
 """,
         right="""\
-optimizer SGD(lr = 0.1, weight_decay = 0.01):
-    p -= lr * (g + weight_decay * p)
+optimizer SGD(lr = 0.1):
+    p -= lr * g
 """,
     ),
     Code(

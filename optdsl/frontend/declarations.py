@@ -6,7 +6,6 @@ Relies on: calls. Does not do: assignment (statements.py).
 
 from __future__ import annotations
 
-import keyword
 from dataclasses import replace
 
 from optdsl.diagnostics import Label
@@ -57,8 +56,6 @@ class Declarations(Calls):
     def need_public(self, name: str, span: Span) -> None:
         """`name` becomes an argument of the optimizer's class."""
         self.need_free(name, span)
-        if keyword.iskeyword(name):
-            self.fail("E404", f"`{name}` is a word of Python and cannot be an argument", span)
         if name in CLASS_ARGUMENTS:
             self.fail("E404", f"`{name}` is an argument of every optimizer class", span)
         if name in self.hypers or name in self.attributes:

@@ -116,7 +116,11 @@ class Loops(Declarations):
                 "loop_arg", Instances.CONST, Place.HOST, DType.INT, loop=number, index=-1
             )
             results, until = self._loop_body(keys, args, body, index, counter, span)
-            found = [self._joined(a, b, span) for a, b in zip(args, results, strict=True)]
+            deciding = [count.type] if until is None else [count.type, until.type]
+            found = [
+                _decided_by(deciding, self._joined(a, b, span))
+                for a, b in zip(args, results, strict=True)
+            ]
             if found == types:
                 break
             types = found
@@ -244,6 +248,14 @@ class Loops(Declarations):
         if name in ("p", "g") and self.frame.kind == "rule":
             return P if name == "p" else self.frame.rule.gradient
         return self.frame.local(name)
+
+
+def _decided_by(deciding: list[Type], type_: Type) -> Type:
+    """What a loop leaves is known where its number of passes is."""
+    return type_.with_(
+        instances=max(type_.instances, *(each.instances for each in deciding)),
+        place=max(type_.place, *(each.place for each in deciding)),
+    )
 
 
 def _carried_type(type_: Type) -> Type:

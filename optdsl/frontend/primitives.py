@@ -9,6 +9,7 @@ from __future__ import annotations
 from optdsl.frontend.bindings import Binding, Dims, Symbol
 from optdsl.frontend.core import is_none
 from optdsl.frontend.shapes import Shapes
+from optdsl.hostmath import site_in_pass
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
 from optdsl.ops import OPS
@@ -298,6 +299,8 @@ class Primitives(Shapes):
         place = Place.HOST if over else Place.DEVICE
         type_ = Type(instances, shape, place, DType.REAL)
         site = self.sites.setdefault(self.textual_place(call.span), len(self.sites) + 1)
+        while turns and is_const(turns[0]):  # an unrolled loop
+            site, turns = site_in_pass(site, turns[0].attr("value")), turns[1:]
         return self.builder.make(
             call.function, (at, *turns), type_, call.span, site=site, over=over
         )

@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 
 from optdsl import draws
+from optdsl.hostmath import site_in_pass
 from optdsl.interpreter.members import Closure, Member, matrix_sizes
 from optdsl.ir.nodes import Rule, StateDecl, Value
 from optdsl.types import BATCH, Dim, Instances, Place, Shape
-
-SPREAD = 0x9E3779B1
-"""2^32 over the golden ratio: its multiples by call sites below 1,000 lie a million apart, so that
-each pass of a loop has draws of its own."""
 
 
 @dataclass
@@ -180,7 +177,7 @@ class Leaves:
         in a loop on the number of the pass."""
         member, site = self.members[i], value.attr("site")
         for number in value.args[1:]:
-            site = (site * SPREAD + int(self.get(number, i)) + 1) & 0xFFFFFFFF
+            site = site_in_pass(site, int(self.get(number, i)))
         drawn = draws.draw(
             value.op,
             self.shape(value.type.shape, i),

@@ -85,6 +85,8 @@ def check_supported(rule: Rule) -> None:
         if OPS[value.op].kind is Kind.CLOSURE or value.op in ("workers", "rank", "to_host"):
             what = value.op.removesuffix("_at").replace("_", " ")
             wrong.append((f"`{what}`", _label(value, rule)))
+        if value.op == "loop" and not all(a.type.on_device for a in value.attr("body").args):
+            wrong.append(("a loop that works out a number of the host", _label(value, rule)))
     for value in _shared_in_loops(rule):
         wrong.append(("a reduction over parameters in a loop", _label(value, rule)))
     for state in rule.states:

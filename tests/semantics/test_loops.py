@@ -91,6 +91,19 @@ def test_numbers_of_the_host_are_carried() -> None:
     assert made.step(0.0).p() == (1 * 1.5 + 1) * 1.5 + 1
 
 
+def test_numbers_of_a_loop_whose_length_is_the_parameters_are_its_own() -> None:
+    made = Run(body("a = 1\nrepeat rows:\n    a = 2 * a\np = a"), [torch.zeros(2), torch.zeros(5)])
+    made.step(0.0, 0.0)
+    assert (made.p(0)[0], made.p(1)[0]) == (4.0, 32.0)
+
+
+def test_numbers_of_a_loop_that_a_tensor_ends_are_tensors() -> None:
+    text = "a = 8\nrepeat 10:\n    a = a / 2\n    until host(a * norm(g) < 5)\np = a"
+    made = Run(body(text), [0.0, 0.0]).step(1.0, 4.0)
+    assert (made.p(0), made.p(1)) == (4.0, 1.0)
+    assert codes(body(text.replace("p = a", "every a:\n    p -= lr * g"))) == ["E313"]
+
+
 def test_until_ends_a_loop_after_a_pass_that_meets_it() -> None:
     text = "x = g\nrepeat 10:\n    x = 2 * x\n    until host(norm(x) > 5)\np = x"
     made = Run(body(text), [0.0, 0.0]).step(1.0, 100.0)

@@ -90,7 +90,7 @@ def test_every_argument_of_the_class_is_reserved() -> None:
     assert taken <= CLASS_ARGUMENTS
 
 
-@pytest.mark.parametrize("name", [*sorted(CLASS_ARGUMENTS), "lambda", "class", "None"])
+@pytest.mark.parametrize("name", sorted(CLASS_ARGUMENTS))
 def test_no_hyperparameter_is_called_as_an_argument_of_the_class(name: str) -> None:
     assert codes(f"optimizer X(lr = 1.0, {name} = 2):\n    p -= lr * {name} * g\n") == ["E404"]
 
