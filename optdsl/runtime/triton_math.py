@@ -138,8 +138,8 @@ def tanh(x):
 def power(x, y):
     """x to the y, with the special cases of C's `pow`."""
     real: tl.constexpr = (x + y).dtype
-    base = tl.cast(x, tl.float64)
-    exponent = tl.cast(y, tl.float64)
+    # Of one shape: the interpreter combines no condition on an array with one on a number.
+    base, exponent = tl.broadcast(tl.cast(x, tl.float64), tl.cast(y, tl.float64))
     size = tl.abs(base)
     # For float32 the log of float64 will do: it leaves 700 * 2^-53 at worst, far below an ulp.
     wide: tl.constexpr = real == tl.float64
