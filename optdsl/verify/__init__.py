@@ -10,7 +10,8 @@ as the op table says at most, and then rounded once where it is stored. The boun
 for elementwise operations and sums; for products of matrices they are estimates (see `bounds`).
 Where a comparison may fall either way within these roundings, both outcomes are allowed; bounds
 that say little for that are counted, and are a failure where they are many. Nothing is claimed of
-the drift over many steps, which is the rule's own, nor of speed.
+the drift over many steps, which is the rule's own, nor of numbers that a parameter without
+elements keeps, nor of speed.
 
 Tensors have 0 to 4 dimensions and 0 to 65,537 elements, sizes around the vector widths among
 them. Options that defaults leave off are tried as well (see `settings`).

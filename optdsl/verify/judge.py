@@ -153,6 +153,8 @@ class Judge:
                 exact = expected.state(state, i)
                 if exact is None:
                     continue  # it stays as it was, or belongs to another branch
+                if not place.p.numel() and state.type.instances is Instances.PARAM:
+                    continue  # targets do nothing for a parameter without elements
                 stored = place.state(state)
                 if not isinstance(stored, Tensor):
                     raise ValueError(f"{where}: there is no state {state.key}")
