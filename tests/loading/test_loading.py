@@ -32,16 +32,20 @@ optimizer Mine(lr = 0.1, beta = 0.5):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty cache, and no modules loaded from another."""
+    """An empty cache and nothing loaded from another; what other tests loaded is put back."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("OPTDSL_CACHE", str(folder))
     generated.modules_folder.cache_clear()
-    before = {name for name in sys.modules if name.startswith(generated.PREFIX)}
+    shipped = {name: vars(zoo).pop(name) for name in shipped_index() if name in vars(zoo)}
+    before = {name: each for name, each in sys.modules.items() if is_generated(name)}
+    forget()
     yield folder
     generated.modules_folder.cache_clear()
-    for name in [n for n in sys.modules if n.startswith(generated.PREFIX)]:
-        if name not in before:
-            del sys.modules[name]
+    forget()
+    for name in shipped_index():
+        vars(zoo).pop(name, None)
+    sys.modules.update(before)
+    vars(zoo).update(shipped)
 
 
 @pytest.fixture
@@ -65,9 +69,13 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def is_generated(module: str) -> bool:
+    return module.startswith(generated.PREFIX)
+
+
 def forget() -> None:
     """What another process would not know."""
-    for name in [name for name in sys.modules if name.startswith(generated.PREFIX)]:
+    for name in [name for name in sys.modules if is_generated(name)]:
         del sys.modules[name]
     importlib.invalidate_caches()
 
