@@ -71,7 +71,7 @@ class ByHand(Line):
         super().__init__()
         self.automatic_optimization = False
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:  # type: ignore[override]
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         optimizer = self.optimizers()
         optimizer.zero_grad()
         self.manual_backward(self.loss(batch))
