@@ -1,34 +1,80 @@
-"""The shipped rules as plans, for tests of what comes after the schedule."""
+"""The shipped rules for the tests of all that comes after them, and which of them are fast.
+
+Every test of a target runs over every shipped rule. Eighty of them would take the fast suite many
+minutes, so those of CORE run always, and the others where `-m slow` asks for them. What is cheap
+(the published values, layout, text forms, passes and bytes) runs over all of them always.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
-from pathlib import Path
+from typing import Any
 
-from optdsl.diagnostics import Sink
+import pytest
+
+from optdsl.diagnostics import CompileError, Sink
 from optdsl.frontend.rules import lower_rule, rule_names
-from optdsl.frontend.scope import make_scope, read_source
-from optdsl.schedule.make import make_plan
+from optdsl.frontend.scope import make_scope, read_source, shipped_index, zoo_folder
+from optdsl.ir.nodes import Rule
+from optdsl.schedule.make import check_supported, make_plan
 from optdsl.schedule.plan import Plan
 
-ZOO = Path(__file__).parents[1] / "optdsl" / "zoo"
+CORE = {
+    "Adafactor", "AdafactorPaper", "Adam", "AdamW", "ClippedLion", "LAMB", "LayerwiseSGD", "Lion",
+    "LookaheadAdamW", "Muon", "SGD", "SGDSaI", "SWAN",
+}  # fmt: skip
+"""One or two of each kind: element-wise, reducing in and over parameters, matrices, routes,
+wrappers, attributes, branches on the host."""
 
 
-def plan_of(path: Path, name: str) -> Plan:
-    """The plan of the rule `name` in the file `path`."""
-    sink = Sink()
-    rule = lower_rule(name, make_scope(read_source(path), sink, path.parent), sink)
-    sink.check()
-    assert rule is not None
-    return make_plan(rule)
+def marked(names: Iterable[str]) -> list[Any]:
+    """Names of rules, or `file/rule`, as arguments of a test: those outside CORE are slow."""
+    return [
+        name if name.split("/")[-1] in CORE else pytest.param(name, marks=pytest.mark.slow)
+        for name in names
+    ]
+
+
+def marked_files() -> list[Any]:
+    """The shipped files as arguments of a test: those without a rule of CORE are slow."""
+    fast = {path for name, path in shipped_index().items() if name in CORE}
+    return [
+        path if path in fast else pytest.param(path, marks=pytest.mark.slow)
+        for path in sorted(zoo_folder().glob("*.opt"))
+    ]
+
+
+@cache
+def shipped_rules() -> dict[str, Rule]:
+    """Every shipped rule that becomes a class, by name."""
+    found: dict[str, Rule] = {}
+    for path in sorted(zoo_folder().glob("*.opt")):
+        sink = Sink()
+        scope = make_scope(read_source(path), sink, path.parent)
+        lowered = {name: lower_rule(name, scope, sink) for name in rule_names(scope)}
+        sink.check()
+        found |= {name: rule for name, rule in lowered.items() if rule is not None}
+    return found
+
+
+@cache
+def interpreted() -> dict[str, str]:
+    """The shipped rules that only the interpreter runs, each with the construct that it needs."""
+    found = {}
+    for name, rule in shipped_rules().items():
+        try:
+            check_supported(rule)
+        except CompileError as error:
+            found[name] = error.diagnostics[0].message
+    return found
 
 
 @cache
 def shipped_plans() -> dict[str, Callable[[], Plan]]:
-    """A function that makes the plan, for each shipped rule that becomes a class."""
-    found: dict[str, Callable[[], Plan]] = {}
-    for path in sorted(ZOO.glob("*.opt")):
-        names = rule_names(make_scope(read_source(path), Sink(), path.parent))
-        found |= {name: partial(plan_of, path, name) for name in names}
-    return found
+    """A function that makes the plan, for each shipped rule that a target runs."""
+    return {
+        name: cache(partial(make_plan, rule))
+        for name, rule in shipped_rules().items()
+        if name not in interpreted()
+    }

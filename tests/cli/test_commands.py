@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_zoo(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in listed.splitlines()] == sorted(
         shipped_index(), key=str.lower
     )
-    assert "LookaheadAdamW  Lookahead(AdamW)" in listed
+    assert re.search(r"^LookaheadAdamW +Lookahead\(AdamW\)$", listed, re.MULTILINE)
     assert main(["zoo", "show", "AdamW"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("optimizer AdamW(")

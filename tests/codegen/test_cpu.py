@@ -14,7 +14,7 @@ from optdsl.types import DType, Storage
 from tests.codegen.native_step import NativeStep, scalar_rows, storage_dtype
 from tests.evaluation import Parameter, run_step, sizes_of
 from tests.plans import PLANS, Sketch, gradient, kernel, one_map, parameter
-from tests.rules import shipped_plans
+from tests.rules import marked, shipped_plans
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SHAPES = [(1, 1), (3, 5), (7, 17), (33, 1), (1, 33), (16, 64), (5, 2050)]
@@ -104,7 +104,7 @@ def test_plans(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", sorted(shipped_plans()))
+@pytest.mark.parametrize("name", marked(sorted(shipped_plans())))
 def test_shipped_rules(name: str, dtype: torch.dtype) -> None:
     plan = shipped_plans()[name]()
     # One element has no standard deviation: SGDSaI decides that on the host.

@@ -22,7 +22,7 @@ from optdsl.runtime.optimizer import Optimizer
 from optdsl.schedule.plan import Phase, Plan, Store
 from optdsl.types import Storage
 from tests.plans import Sketch, adamw, gradient, kernel, parameter
-from tests.rules import shipped_plans
+from tests.rules import marked, shipped_plans
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -71,7 +71,7 @@ def test_same_bytes_in_every_process() -> None:
     assert runs[0] == runs[1] != ""
 
 
-@pytest.mark.parametrize("name", sorted(shipped_plans()))
+@pytest.mark.parametrize("name", marked(sorted(shipped_plans())))
 def test_form(name: str, tmp_path: Path) -> None:
     """As a formatter and a linter would have it: nothing unused, undefined, or too long."""
     path = tmp_path / f"{name}.py"
@@ -83,7 +83,7 @@ def test_form(name: str, tmp_path: Path) -> None:
         assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-@pytest.mark.parametrize("name", sorted(shipped_plans()))
+@pytest.mark.parametrize("name", marked(sorted(shipped_plans())))
 def test_computed_lines_say_where_they_come_from(name: str) -> None:
     """Each assignment of an expression in C ends in, or follows, the place in the rule."""
     (module,) = [load(text_of(name), name)]

@@ -13,6 +13,7 @@ from torch.nn import Parameter
 from optdsl import interpreter
 from optdsl.codegen.module import python_module
 from optdsl.schedule.make import make_plan
+from tests.rules import marked, shipped_plans, shipped_rules
 from tests.runtime.test_step import close, copies
 from tests.zoo.test_reference import rules
 
@@ -65,7 +66,8 @@ def run(optimizers, steps, first=0, holes=True):
             each.step()
 
 
-NAMES = sorted(set(rules()) - {"RestartsProbe"})
+VARIANTS = set(rules()) - set(shipped_rules()) - {"RestartsProbe"}
+NAMES = [*sorted(VARIANTS), *marked(sorted(shipped_plans()))]
 
 
 @pytest.mark.parametrize("name", NAMES)

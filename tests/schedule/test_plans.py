@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from optdsl.interpreter import Member, run
 from optdsl.ir.nodes import Rule
 from optdsl.schedule.make import make_plan
 from optdsl.source import Source
+from tests.rules import CORE, interpreted
 from tests.schedule.run_plan import run_plan
 
 HERE = Path(__file__).parent
@@ -21,11 +23,15 @@ FILES = [*sorted(zoo_folder().glob("*.opt")), HERE / "rules.opt"]
 SHAPES = [(), (0,), (1,), (5,), (3, 5), (4, 4), (6, 2), (2, 3, 2, 2)]
 
 
-def rules() -> list[tuple[Path, str]]:
-    found = []
+def rules() -> list[Any]:
+    found: list[Any] = []
     for path in FILES:
         scope = make_scope(read_source(path), Sink(), path.parent)
-        found += [(path, name) for name in rule_names(scope)]
+        for name in rule_names(scope):
+            fast = name in CORE or path.parent == HERE
+            if path.parent == HERE or name not in interpreted():
+                marks = () if fast else pytest.mark.slow
+                found.append(pytest.param(path, name, marks=marks))
     return found
 
 

@@ -11,6 +11,7 @@ from optdsl.frontend.scope import make_scope, read_source, zoo_folder
 from optdsl.schedule.make import make_plan
 from optdsl.schedule.plan import KernelPass, Plan, Variant
 from tests import plans
+from tests.rules import CORE, interpreted
 
 HAND = tuple(plans.PLANS)
 """From tests/plans.py: what a schedule can make."""
@@ -25,9 +26,17 @@ def _rules(stem: str) -> tuple[str, ...]:
     return tuple(f"{stem}/{name}" for name in rule_names(scope))
 
 
-ZOO = tuple(source for stem in FILES if stem != MORE.stem for source in _rules(stem))
+ZOO = tuple(
+    source
+    for stem in FILES
+    if stem != MORE.stem
+    for source in _rules(stem)
+    if source.split("/")[1] not in interpreted()
+)
+SHOWN = tuple(source for source in ZOO if source.split("/")[1] in CORE)
 RULES = _rules(MORE.stem)
-"""Shipped rules, and further ones that bring out what schedules can do, as `file/rule`."""
+"""Shipped rules, those of them that the fast suite takes, and further ones that bring out what
+schedules can do, as `file/rule`."""
 
 
 @cache

@@ -6,11 +6,11 @@ import pytest
 
 from tests.triton.compiling import DTYPES, TARGETS, compile_all
 from tests.triton.judging import faults, finish_jobs, jobs_of
-from tests.triton.sources import HAND, RULES, ZOO
+from tests.triton.sources import HAND, RULES, SHOWN, ZOO
 
 SOME = ("adamw", "adamw_bf16_states", "adafactor", "lamb", "shared")
 FAST = [
-    *(("sm_90", "fp32", True, part) for part in (HAND, ZOO)),
+    *(("sm_90", "fp32", True, part) for part in (HAND, SHOWN)),
     *((target, "fp32", True, SOME) for target in ("sm_80", "sm_100", "gfx942")),
     *(("sm_90", dtype, True, ("adamw", "adafactor")) for dtype in ("bf16", "fp16", "fp64")),
     ("gfx942", "bf16", True, ("adamw", "adafactor")),

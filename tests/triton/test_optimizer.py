@@ -10,10 +10,11 @@ from torch.nn import Parameter
 from triton import knobs
 
 import optdsl.zoo
+from tests.rules import marked
 from tests.triton.sources import ZOO
 
 SHAPES = [(9, 7), (8, 16), (70,), (1,), (), (3, 4, 5), (0, 3), (6, 40)]
-NAMES = [source.split("/")[1] for source in ZOO]
+NAMES = marked(source.split("/")[1] for source in ZOO)
 
 BOUND = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 0.02}
 LOOSE = {torch.float64: 1e-7, torch.float32: 6e-3, torch.bfloat16: 0.1}

@@ -1,0 +1,72 @@
+"""What each shipped rule costs in a steady step: as few passes and bytes as its formula allows.
+
+A pass loads and stores 4 bytes of each tensor in the comment. All that a rule keeps has to be read
+and written once, so one pass over g, p and the states is the least; a further pass is owed where a
+number over all elements has to be known before the first of them can be updated.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from optdsl.explain import explain_plan
+from tests.rules import interpreted, shipped_plans, shipped_rules
+
+# rule: passes over memory, bytes per parameter, bytes of state.
+COSTS = {
+    # One pass, since nothing is reduced.
+    "SGD": (1, 12, 0),  # g p, p
+    "SGDM": (1, 20, 4),  # g p m, p m
+    "SGDVelocity": (1, 20, 4),
+    "SGDW": (1, 20, 4),
+    "SGDWPaper": (1, 20, 4),
+    "LayerwiseSGD": (1, 20, 4),
+    "AccSGD": (1, 20, 4),  # g p v, p v
+    "ASGD": (1, 20, 4),
+    "QHM": (1, 20, 4),
+    "Lion": (1, 20, 4),
+    "LionK": (1, 20, 4),
+    "AdaGradTF": (1, 20, 4),
+    "SGDSaI": (1, 20, 4),  # its norm is taken in the first step alone
+    "Adam": (1, 28, 8),  # g p m v, p m v
+    "AdamW": (1, 28, 8),
+    "AdamWPaper": (1, 28, 8),
+    "AdamEpsHat": (1, 28, 8),
+    "AdamEpsInside": (1, 28, 8),
+    "AdaBound": (1, 28, 8),
+    "AdaBoundPaper": (1, 28, 8),
+    "AdaBelief": (1, 28, 8),
+    "RMSpropTF": (1, 28, 8),
+    "LookaheadAdamW": (1, 28, 12),  # the slow weights rest but for every fifth step
+    "AMSGrad": (1, 36, 12),  # g p m v largest, p m v largest
+    "AMSGradDebiased": (1, 36, 12),
+    "AMSGradEpsHat": (1, 36, 12),
+    "DiffGrad": (1, 36, 12),  # g p m v previous, p m v previous
+    "DiffGradPaper": (1, 36, 12),
+    "Adan": (1, 44, 16),  # g p m d n previous, p m d n previous
+    "AdanPaper": (1, 44, 16),
+    # One pass for a number, one for all the rest.
+    "AdaGradNorm": (2, 16, 0),  # g; g p, p
+    "ClippedLion": (2, 24, 4),  # g; g p m, p m
+    "LAMB": (2, 40, 8),  # g p m v, m v; p m v, p
+    # Factors along rows and columns, then the mean square of what they leave.
+    "Adafactor": (3, 24, 0),  # g; g p; g p, p
+    "AdafactorPaper": (3, 24, 0),
+    # Matrix work between passes.
+    "Muon": (2, 44, 4),  # g m, m u; library u, k; library k, o; o p, p
+    "SWAN": (3, 32, 0),  # g, x; library x, u; u; u p, p
+}
+
+
+@pytest.mark.parametrize("name", sorted(shipped_plans()))
+def test_a_step_costs_no_more_than_it_must(name: str) -> None:
+    steady = explain_plan(shipped_plans()[name]()).steady
+    assert (steady.over_memory, steady.bytes, steady.state_bytes) == COSTS[name]
+
+
+def test_every_rule_that_a_target_runs_has_its_costs() -> None:
+    assert COSTS.keys() == shipped_rules().keys() - interpreted().keys()
+
+
+def test_what_only_the_interpreter_runs() -> None:
+    assert interpreted() == {}
