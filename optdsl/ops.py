@@ -1,10 +1,10 @@
 """The op table: every primitive, once.
 
 A row gives a primitive's name, kind and arity, its meaning as a torch expression (run by the
-interpreter, printed by library passes), and its text for host numbers, C and Triton. Interpreter,
-constant folder, printers, cost model, error bounds, property tests and the reference page derive
-from these rows; a missing column is an error at import, not a silent gap. A composite (norm,
-debias, newton_schulz) is written in the language itself, in std/std.opt.
+interpreter, printed by library passes; `linalg` is optdsl's own), and its text for host numbers, C
+and Triton. Interpreter, constant folder, printers, cost model, error bounds, property tests and the
+reference page derive from these rows; a missing column is an error at import, not a silent gap. A
+composite (norm, debias, newton_schulz) is written in the language itself, in std/std.opt.
 
 Texts hold `{0}`, `{1}`, ... for the operands. Functions in C come from templates/cpu/module.c.j2,
 for float or double alike; in Triton those without a prefix from runtime/triton_math.py.
@@ -253,13 +253,26 @@ _MATRICES = [
     _matrix("tall", 1, "x or its transpose, as [long, short]", _WHERE_WIDE, error=0.0),
     _matrix("untall", 1, "back from [long, short]", _WHERE_WIDE, error=0.0),
     _matrix(
-        "eye", 0, "the identity matrix of size n",
-        "torch.eye(int({n}), dtype=dtype, device=device)", error=0.0,
+        "eye", 0, "the n by m matrix with ones on the diagonal",
+        "torch.eye(int({n}), int({m}), dtype=dtype, device=device)", error=0.0,
+    ),
+    _matrix("inverse", 1, "the inverse of a square matrix", "linalg.inverse({0})", flops=2,
+            error=1e3),
+    _matrix("solve", 2, "x with a @ x = b", "linalg.solve({0}, {1})", flops=2, error=1e3),
+    _matrix(
+        "cholesky", 1, "the lower triangular c with c @ c.T = a", "linalg.cholesky({0})",
+        flops=1, error=1e3,
+    ),
+    # These give several values, of which `part` takes one.
+    _matrix("qr", 1, "a = q @ r: q and r", "linalg.qr({0})", flops=4, error=1e3),
+    _matrix(
+        "eigh", 1, "a = v @ diag(w) @ v.T: w, ascending, and v", "linalg.eigh({0})",
+        flops=9, error=1e3,
     ),
     _matrix(
-        "inverse", 1, "the inverse of a square matrix", "torch.linalg.inv({0})", flops=2, error=1e3
+        "svd", 1, "a = u @ diag(s) @ v.T: u, s, descending, and v", "linalg.svd({0})",
+        flops=20, error=1e3,
     ),
-    _matrix("solve", 2, "x with a @ x = b", "torch.linalg.solve({0}, {1})", flops=2, error=1e3),
     _matrix(
         "diag", 1, "the diagonal of a square matrix, as a column",
         "torch.diagonal({0}, dim1=-2, dim2=-1).unsqueeze(-1)", error=0.0,
@@ -320,6 +333,7 @@ _CONTROLS = [
         Kind.CONTROL, -1,
     ),
     _leaf("loop_result", "what a loop leaves of a carried value; attribute index", Kind.CONTROL, 1),
+    _leaf("part", "one of the values of a decomposition; attribute index", Kind.CONTROL, 1),
     _leaf("full", "a value broadcast to the type's shape, on the device", Kind.CONTROL, 1),
     _leaf("index", "one entry of the first axis; operand 1 on the host", Kind.CONTROL, 2),
     _leaf(

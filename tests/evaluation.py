@@ -149,7 +149,8 @@ def _evaluate(value: Value, parameter: Parameter, memo: dict[Value, Any]) -> Any
         case "full":
             return memo[value.args[0]]
         case "eye":
-            return torch.eye(parameter.sizes[value.attr("n")], dtype=torch.float64)
+            n, m = (parameter.sizes.get(d, d) for d in (value.attr("n"), value.attr("m")))
+            return torch.eye(int(n), int(m), dtype=torch.float64)
         case "loop":
             return _loop(value, parameter, memo)
         case "loop_result":

@@ -455,7 +455,7 @@ def _whitened(s: Sketch, x: Value, x_squared: Value) -> Value:
     w = s.make("div", x, s.make("add", norm, 1e-30), name="w")
     s.at(5)
     y0 = s.library("matmul", w, s.library("transpose", w, type=full), type=square, name="y")
-    z0 = s.at(6).library("eye", type=square, name="z", n="rows")
+    z0 = s.at(6).library("eye", type=square, name="z", n="rows", m="rows")
     y, z = (s.leaf("loop_arg", square, n, loop=1, index=i) for i, n in enumerate("yz"))
     zy = s.at(8).library("matmul", z, y, type=square)
     r = s.make("sub", s.make("mul", 3, z0), zy, name="r")

@@ -26,6 +26,7 @@ FLOORS = {
     "version": 0,
     "hostmath": 0,
     "draws": 0,
+    "linalg": 0,
     "types": 1,
     "ops": 1,
     "syntax": 2,
@@ -52,7 +53,7 @@ FLOORS = {
 
 # What generated code imports must not drag the compiler in.
 SEALED = "runtime"
-SHARED = ("draws", "hostmath")
+SHARED = ("draws", "hostmath", "linalg")
 """Arithmetic that generated code and the interpreter must do alike; it imports nothing of ours."""
 
 # Packages that may be missing, and are imported where they are first needed.

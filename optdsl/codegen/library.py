@@ -45,8 +45,10 @@ class Library:
     def function(self, library: LibraryPass) -> str:
         """The text of one pass. Raises CompileError for what no target does yet."""
         roots = [each.value for each in library.outputs]
-        sizes = (*SIZES, *self.plan.rule.dims)
-        script = Script(self._spell, _column, {*PARAMETERS, *sizes, *FUNCTIONS, "torch", "draw"})
+        sizes = (*SIZES, *(each for each in self.plan.rule.dims if each.isidentifier()))
+        script = Script(
+            self._spell, _column, {*PARAMETERS, *sizes, *FUNCTIONS, "torch", "linalg", "draw"}
+        )
         values = reachable(roots)
         for value in values:
             if value.op in ("load", "result", "scalar"):
@@ -91,10 +93,14 @@ class Library:
             case "size":
                 return str(value.attr("name"))
             case "eye":
+                n, m = size_text(value.attr("n")), size_text(value.attr("m"))
+                size = n if n == m else f"{n}, {m}"
                 where = f"dtype={self.like}.dtype, device={self.like}.device"
-                return f"torch.eye({value.attr('n')}, {where})"
+                return f"torch.eye({size}, {where})"
+            case "part":
+                return fill_text(f"{{0}}[{value.attr('index')}]", [text(value.args[0])])
             case "full":
-                shape = ", ".join(str(dim) for dim in value.type.shape.dims)
+                shape = ", ".join(map(size_text, value.type.shape.dims))
                 number = self._tensor(value.args[0], text)
                 return f"{number}.expand({self.like}.shape[0], {shape})"
             case "index":
@@ -104,7 +110,7 @@ class Library:
                 return self._put(value, text)
         kind = OPS[value.op].kind
         if kind is Kind.RANDOM and value.attr("over") is None:
-            shape = f"({', '.join(map(str, value.type.shape.dims))})"
+            shape = f"({', '.join(map(size_text, value.type.shape.dims))})"
             at = bare(text(value.args[0]))
             return f"draw({literal(value.op)}, {shape}, {value.attr('site')}, {at})"
         if kind is Kind.MAP:
@@ -159,6 +165,12 @@ class Library:
         if base.type.shape.lead:
             new = fill_text("{0}.unsqueeze(1)", [new])
         return fill_text(f"{{0}}.index_copy(1, {place}, {new})", [text(base)])
+
+
+def size_text(dim: Dim) -> str:
+    """A size as an expression: a number, a name, or an entry of `sizes`."""
+    text = str(dim)
+    return text if text.isidentifier() or text.isdigit() else f"sizes[{literal(text)}]"
 
 
 def _column(value: Value) -> str:

@@ -136,6 +136,7 @@ def _imports(text: str) -> str:
         line("math", ("inf", "nan")),
         ["import torch"] if "torch." in code else [],
         [
+            *(["from optdsl import linalg"] if re.search(r"(?<![\w.])linalg\.", code) else []),
             *line("optdsl.hostmath", HOSTMATH),
             "from optdsl.runtime.optimizer import Optimizer",
             *line("optdsl.runtime.program", PROGRAM_NAMES),
@@ -156,7 +157,7 @@ def _keyword(name: str) -> str:
 def class_name(rule: str) -> str:
     """The name of a rule's class: its own, where neither Python nor the module's functions have
     a meaning for it."""
-    taken = keyword.iskeyword(rule) or rule in {"torch", "inf", "nan", *HOSTMATH}
+    taken = keyword.iskeyword(rule) or rule in {"torch", "linalg", "inf", "nan", *HOSTMATH}
     return f"{rule}_" if taken else rule
 
 

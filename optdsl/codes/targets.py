@@ -14,9 +14,9 @@ CODES: tuple[Code, ...] = (
         title="A word that is kept for a later version",
         text="""\
 The name is known and its meaning is settled, but this version does not have it: order statistics
-(`kth_largest`, `median`), gathers (`take`, `put`, `argsort`), decompositions (`qr`, `eigh`, `svd`),
-`for axis in axes`, `blocks = n`, states and inputs `on host`, `host(x)`. It is an error and not an
-unknown function, so that no rule means something else in a later version.
+(`kth_largest`, `median`), gathers (`take`, `put`, `argsort`), `for axis in axes`, `blocks = n`,
+states and inputs `on host`, `host(x)`. It is an error and not an unknown function, so that no rule
+means something else in a later version.
 """,
         wrong="""\
 optimizer MedianSGD(lr = 0.1):

@@ -286,8 +286,9 @@ optimizer LowRank(lr = 0.1):
         name="matrix-shape",
         title="A matrix of the wrong shape for a routine",
         text="""\
-`inverse`, `solve`, `diag`, `trace` and `triu` take a square matrix. `wide` and `tall` turn a value
-of p's shape; `unwide` and `untall` turn one of theirs back.
+`inverse`, `solve`, `eigh`, `cholesky`, `diag`, `trace` and `triu` take a square matrix, `qr` and
+`svd` any. `wide` and `tall` turn a value of p's shape; `unwide` and `untall` turn one of theirs
+back.
 """,
         wrong="""\
 optimizer Newton(lr = 0.1):

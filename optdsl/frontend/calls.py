@@ -9,18 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from optdsl.diagnostics import Label, did_you_mean
+from optdsl.frontend.arguments import LATER_ARGUMENTS, Keywords
 from optdsl.frontend.bindings import Binding
 from optdsl.frontend.core import Frame
 from optdsl.frontend.expressions import HIDDEN, RESERVED
-from optdsl.frontend.primitives import (
-    ELEMENTWISE,
-    LATER,
-    LATER_ARGUMENTS,
-    ORIENTED,
-    REDUCTIONS,
-    Keywords,
-    Primitives,
-)
+from optdsl.frontend.matrices import ORIENTED
+from optdsl.frontend.primitives import ELEMENTWISE, LATER, REDUCTIONS, Primitives
 from optdsl.frontend.scope import Scope as FileScope
 from optdsl.source import Span
 from optdsl.syntax import ast

@@ -1,14 +1,15 @@
-"""Primitives of the language: reductions, elementwise functions, matrices, draws, the model.
+"""Primitives of the language: reductions, elementwise functions, draws, the model.
 
-Input: a call of a primitive. Output: its value. Relies on: shapes; statements say which state
+Input: a call of a primitive. Output: its value. Relies on: matrices; statements say which state
 a name is (`state_of`). Does not do: functions written in the language (calls.py), typing (emit).
 """
 
 from __future__ import annotations
 
-from optdsl.frontend.bindings import Binding, Dims, Symbol
+from optdsl.frontend.arguments import Keywords
+from optdsl.frontend.bindings import Binding, Dims
 from optdsl.frontend.core import is_none
-from optdsl.frontend.shapes import Shapes
+from optdsl.frontend.matrices import Matrices
 from optdsl.hostmath import site_in_pass
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
@@ -17,10 +18,7 @@ from optdsl.source import Span
 from optdsl.syntax import ast
 from optdsl.types import BATCH, SCALAR, DType, Instances, Place, Shape, Type
 
-Keywords = dict[str, Binding]
 INSTANCES = {None: Instances.PARAM, "group": Instances.GROUP, "all": Instances.RUN}
-WORDS = frozenset({"over", "own", "same", "axis"})
-"""Keyword arguments whose value may be a bare word: over = workers."""
 
 ELEMENTWISE = frozenset(
     {
@@ -42,61 +40,17 @@ ELEMENTWISE = frozenset(
     }
 )
 REDUCTIONS = {"sum": "sum", "max": "max_of", "min": "min_of"}
-ORIENTED = {"wide": ("short", "long"), "tall": ("long", "short")}
 # fmt: off
 LATER = frozenset({
     "kth_largest", "kth_smallest", "median", "argsort", "take", "put", "flip", "permutation",
-    "permutation_rank", "gram", "along", "inverse_root", "eigenvectors", "orthonormal",
-    "top_right_singular", "cholesky", "qr", "eigh", "svd", "push", "norm2", "minmax01",
+    "permutation_rank", "gram", "along", "push", "norm2", "minmax01",
     "reshape", "host",
 })
 # fmt: on
 """Functions that the language keeps for a later version."""
-LATER_ARGUMENTS = frozenset({"blocks", "where"})
-"""Arguments of reductions likewise."""
 
 
-class Primitives(Shapes):
-    # ------------------------------------------------------------ arguments
-
-    def arguments(
-        self, call: ast.Call, least: int, most: int, keywords: frozenset[str] = frozenset()
-    ) -> tuple[list[Binding], Keywords]:
-        """Positional and keyword arguments of a primitive, evaluated and counted."""
-        positional = [arg for arg in call.args if arg.name is None]
-        named = {arg.name: self.word(arg) for arg in call.args if arg.name is not None}
-        for k, arg in enumerate(call.args):
-            if arg.name is not None and arg.name in [each.name for each in call.args[:k]]:
-                self.fail("E208", f"`{arg.name}` is given twice", arg.span)
-            if arg.name in LATER_ARGUMENTS:
-                self.fail("E501", f"`{arg.name}` is not in this version", arg.span)
-            if arg.name is not None and arg.name not in keywords:
-                listed = ", ".join(sorted(keywords)) or "none"
-                self.fail(
-                    "E208",
-                    f"`{call.function}` has no argument `{arg.name}`",
-                    arg.span,
-                    help=f"its keyword arguments: {listed}",
-                )
-        if not least <= len(positional) <= most:
-            wanted = str(least) if least == most else f"{least} to {most}"
-            self.fail(
-                "E209",
-                f"`{call.function}` takes {wanted} arguments, not {len(positional)}",
-                call.span,
-            )
-        return [self.evaluate(arg.value) for arg in positional], named
-
-    def word(self, arg: ast.Argument) -> Binding:
-        """A keyword argument's value; `workers` alone is a word, not the number of them."""
-        if arg.name in WORDS and isinstance(arg.value, ast.Name) and arg.value.name == "workers":
-            return Symbol("workers")
-        return self.evaluate(arg.value)
-
-    def values(self, call: ast.Call, count: int) -> list[Value]:
-        args, _ = self.arguments(call, count, count)
-        return [self.as_value(bound, arg.span) for bound, arg in zip(args, call.args, strict=True)]
-
+class Primitives(Matrices):
     # ------------------------------------------------------------ elementwise and reductions
 
     def _elementwise(self, call: ast.Call) -> Binding:
@@ -139,31 +93,6 @@ class Primitives(Shapes):
             self._no_device_condition("a reduction over parameters", span)
         axis = self._axis(named.get("axis"), span)
         return self.emit.reduce(op, value, axis, over, self.path, span)
-
-    def _over(self, bound: Binding | None, span: Span) -> str | None:
-        if is_none(bound):
-            return None
-        if isinstance(bound, Symbol) and bound.name in ("all", "group", "workers"):
-            return bound.name
-        self.fail("E307", "`over` is all, group or workers", span)
-
-    def _axis(self, bound: Binding | None, span: Span) -> int | str | None:
-        if is_none(bound):
-            return None
-        if isinstance(bound, Symbol):
-            return bound.name
-        if isinstance(bound, Value) and is_const(bound) and bound.attr("value") in (0, 1):
-            return int(bound.attr("value"))
-        self.fail("E307", "`axis` is 0, 1 or the name of a leading axis", span)
-
-    def _no_device_condition(self, what: str, span: Span) -> None:
-        if self.device_depth:
-            self.fail(
-                "E320",
-                f"{what} cannot stand under a condition on tensors",
-                span,
-                help="both sides are computed and one is selected; decide on a host value instead",
-            )
 
     def _call_count(self, call: ast.Call) -> Binding:
         """How many elements a reduction with these arguments takes in."""
@@ -216,69 +145,6 @@ class Primitives(Shapes):
         if not isinstance(args[0], tuple):
             self.fail("E308", "`len` takes a tuple", call.span)
         return self.emit.const(len(args[0]))
-
-    def _call_eye(self, call: ast.Call) -> Binding:
-        self.arguments(call, 1, 1)
-        dim = self.dim(call.args[0].value)
-        return self.emit.shaped("eye", [], Shape((), dim, dim), call.span, n=dim)
-
-    def _oriented(self, call: ast.Call, expected: Shape, result: Shape) -> Binding:
-        (value,) = self.values(call, 1)
-        found = value.type.shape
-        if self.emit.view == "flat":
-            self.fail("E315", f"`{call.function}` turns a matrix; `view flat` has none", call.span)
-        if (found.rows, found.cols) != (expected.rows, expected.cols):
-            self.fail(
-                "E315",
-                f"`{call.function}` takes a value of shape {expected}",
-                call.span,
-                f"this has shape {found}",
-            )
-        return self.emit.shaped(
-            call.function, [value], Shape(found.lead, result.rows, result.cols), call.span
-        )
-
-    def _call_wide(self, call: ast.Call) -> Binding:
-        return self._oriented(call, self.emit.full, Shape((), "short", "long"))
-
-    def _call_unwide(self, call: ast.Call) -> Binding:
-        return self._oriented(call, Shape((), "short", "long"), self.emit.full)
-
-    def _call_tall(self, call: ast.Call) -> Binding:
-        return self._oriented(call, self.emit.full, Shape((), "long", "short"))
-
-    def _call_untall(self, call: ast.Call) -> Binding:
-        return self._oriented(call, Shape((), "long", "short"), self.emit.full)
-
-    def _square(self, value: Value, call: ast.Call) -> Shape:
-        shape = value.type.shape
-        if not value.type.on_device or shape.rows != shape.cols or shape.is_scalar:
-            self.fail(
-                "E315", f"`{call.function}` takes a square matrix", call.span, value.type.describe()
-            )
-        return shape
-
-    def _call_inverse(self, call: ast.Call) -> Binding:
-        self._no_device_condition("a matrix routine of a library", call.span)
-        (value,) = self.values(call, 1)
-        return self.emit.shaped("inverse", [value], self._square(value, call), call.span)
-
-    def _call_triu(self, call: ast.Call) -> Binding:
-        (value,) = self.values(call, 1)
-        return self.emit.shaped("triu", [value], self._square(value, call), call.span)
-
-    def _call_diag(self, call: ast.Call) -> Binding:
-        (value,) = self.values(call, 1)
-        shape = self._square(value, call)
-        return self.emit.shaped("diag", [value], Shape(shape.lead, shape.rows, 1), call.span)
-
-    def _call_solve(self, call: ast.Call) -> Binding:
-        self._no_device_condition("a matrix routine of a library", call.span)
-        matrix, right = self.values(call, 2)
-        shape = self._square(matrix, call)
-        if shape.cols != right.type.shape.rows:
-            self.fail("E304", f"cannot solve {shape} x = {right.type.shape}", call.span)
-        return self.emit.shaped("solve", [matrix, right], right.type.shape, call.span)
 
     # ------------------------------------------------------------ draws, closures, states
 

@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from optdsl.diagnostics import Sink, did_you_mean
+from optdsl.frontend.arguments import WORDS
 from optdsl.frontend.expressions import LATER_NAMES, RESERVED
-from optdsl.frontend.primitives import ELEMENTWISE, LATER, ORIENTED, REDUCTIONS, WORDS, Primitives
+from optdsl.frontend.matrices import ORIENTED
+from optdsl.frontend.primitives import ELEMENTWISE, LATER, REDUCTIONS, Primitives
 from optdsl.frontend.scope import Scope
 from optdsl.source import Span
 from optdsl.syntax import ast

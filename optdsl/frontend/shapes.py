@@ -85,8 +85,12 @@ class Shapes(Expressions):
                 expr.span,
                 help="`//` divides and rounds down" if value.op == "div" else None,
             )
+        return self.named_size(value)
+
+    def named_size(self, value: Value) -> Dim:
+        """The dimension that a settled whole number is."""
         if is_const(value):
-            return int(number)
+            return int(value.attr("value"))
         text = host_text(value)
         if self.emit.view == "flat" and text in _FLAT:
             return _FLAT[text]

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optdsl import linalg
 from optdsl.interpreter.leaves import Leaves
 from optdsl.interpreter.members import Closure, matrix_sizes
 from optdsl.ir.fold import host_function
@@ -34,7 +35,7 @@ def torch_function(op: str) -> Callable[..., Tensor]:
     names = [f"x{i}" for i in range(OPS[op].arity)]
     text = re.sub(r"\{(\d)\}", r"x\1", OPS[op].torch)
     function: Callable[..., Tensor] = eval(
-        f"lambda {', '.join([*names, 'rows', 'cols'])}: {text}", {"torch": torch}
+        f"lambda {', '.join([*names, 'rows', 'cols'])}: {text}", {"torch": torch, "linalg": linalg}
     )
     return function
 
@@ -160,11 +161,15 @@ class Evaluation(Leaves):
 
     def _matrix(self, value: Value, i: int) -> Tensor:
         if value.op == "eye":
-            n = self.dim(value.attr("n"), i)
-            return torch.eye(n, dtype=self.dtype, device=self.members[i].p.device)
+            n, m = self.dim(value.attr("n"), i), self.dim(value.attr("m"), i)
+            return torch.eye(n, m, dtype=self.dtype, device=self.members[i].p.device)
         _, rows, cols = matrix_sizes(self.members[i].p.shape, self.rule.view)
         operands = [self.tensor(arg, i) for arg in value.args]
         return torch_function(value.op)(*operands, rows=rows, cols=cols)
+
+    def _op_part(self, value: Value, i: int) -> Tensor:
+        found: Tensor = self.get(value.args[0], i)[value.attr("index")]
+        return found
 
     def _op_full(self, value: Value, i: int) -> Tensor:
         operand = value.args[0]

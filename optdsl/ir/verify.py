@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optdsl.diagnostics import InternalError
+from optdsl.ir.matrices import PARTS, matrix_shape
 from optdsl.ir.nodes import LoopBody, Rule, Scope, StateDecl, Value, operands, reachable
 from optdsl.ir.text import type_text
 from optdsl.ops import OPS, Kind, Op, Result
@@ -55,7 +56,8 @@ _BY_NAME = {
     "loop": {"body"},
     "loop_result": {"index"},
     "result": {"slot"},
-    "eye": {"n"},
+    "eye": {"n", "m"},
+    "part": {"index"},
 }
 _PLAN_ONLY = frozenset({"load", "scalar", "row_result"})
 
@@ -278,30 +280,10 @@ class _Check:
     def kind_matrix(self, value: Value) -> None:
         self.need(all(arg.type.on_device for arg in value.args), "an operand is on the host")
         self.need(value.type.on_device, "is not on the device")
-        shapes = [arg.type.shape for arg in value.args]
-        ends = {"wide": ("short", "long"), "tall": ("long", "short")}
-        name = value.op.removeprefix("un")
-        if value.op == "matmul":
-            lead = join_shape(Shape(shapes[0].lead), Shape(shapes[1].lead))
-            self.need(lead is not None and shapes[0].cols == shapes[1].rows, "does not multiply")
-            if lead is not None:
-                self.shape(value, Shape(lead.lead, shapes[0].rows, shapes[1].cols))
-        elif value.op == "transpose":
-            self.shape(value, shapes[0].transposed())
-        elif name in ends:
-            turned, plain = (
-                Shape(shapes[0].lead, *ends[name]),
-                Shape(shapes[0].lead, "rows", "cols"),
-            )
-            before, after = (plain, turned) if value.op == name else (turned, plain)
-            self.need(shapes[0] == before, f"takes {before}, not {shapes[0]}")
-            self.shape(value, after)
-        elif value.op == "eye":
-            self.shape(value, Shape((), value.attr("n"), value.attr("n")))
-        else:
-            self.need(shapes[0].rows == shapes[0].cols, f"{shapes[0]} is not square")
-            last = shapes[-1]
-            self.shape(value, Shape(last.lead, last.rows, 1) if value.op == "diag" else last)
+        wanted = matrix_shape(value)
+        self.need(wanted is not None, "operands do not fit")
+        if wanted is not None:
+            self.shape(value, wanted)
 
     def kind_random(self, value: Value) -> None:
         self.need(not value.args[0].type.on_device, "`at` is not on the host")
@@ -371,6 +353,10 @@ class _Check:
         joined = join_shape(value.args[0].type.shape, value.type.shape)
         self.need(joined == value.type.shape, f"{value.args[0].type.shape} does not fill it")
         self.need(value.type.on_device, "is not on the device")
+
+    def op_part(self, value: Value) -> None:
+        inside = 0 <= value.attr("index") < PARTS.get(value.args[0].op, 0)
+        self.need(inside, f"{value.args[0].op} has no part {value.attr('index')}")
 
     def op_index(self, value: Value) -> None:
         self.need(not value.args[1].type.on_device, "the index is not on the host")

@@ -21,7 +21,7 @@ from optdsl.ops import OPS, Kind
 from optdsl.passes.variants import Straight
 from optdsl.schedule.plan import Domain, domain_of
 
-LIBRARY_OPS = frozenset({"loop", "loop_result", "index", "put_index"})
+LIBRARY_OPS = frozenset({"loop", "loop_result", "index", "put_index", "part"})
 SMALL = frozenset({Domain.COL, Domain.MATRIX, Domain.TENSOR, Domain.GROUP, Domain.ALL})
 WIDE = frozenset({Domain.FULL, Domain.ROW})
 
@@ -169,9 +169,15 @@ def _sink_library(each: Levelled, level: dict[Value, int]) -> None:
     that an identity matrix is made where it is multiplied."""
     kept = {*each.outputs.values(), *(value.args[0] for value in each.reductions.values())}
     earliest: dict[Value, int] = {}
+    taken_apart: dict[Value, list[Value]] = {}
+    for value in level:
+        if value.op == "part":
+            taken_apart.setdefault(value.args[0], []).append(value)
     for value in reversed(reachable(each.roots)):
         if value in each.library and value not in kept and value in earliest:
             level[value] = max(level[value], earliest[value])
+        if value in taken_apart:  # its parts, which are users of its own, lie where it does
+            level.update(dict.fromkeys(taken_apart[value], level[value]))
         for arg in operands(value):
             at = level[value] if value in each.library else level[arg]
             earliest[arg] = min(earliest.get(arg, at), at)

@@ -223,6 +223,8 @@ class Perturbed(SlotRun):
     def _compute(self, value: Value, i: int) -> Any:
         result = super()._compute(value, i)
         row = OPS[value.op]
+        if isinstance(result, tuple) and row.kind is Kind.MATRIX:
+            return self._product(value, i, result)
         if not isinstance(result, Tensor) or result.dtype is torch.bool:
             return result
         if row.kind is Kind.MAP:
@@ -242,7 +244,7 @@ class Perturbed(SlotRun):
         sizes = self.tensor(operand, i).abs()
         return over_axis("sum", sizes, operand.type.shape, value.attr("axis"))
 
-    def _product(self, value: Value, i: int, result: Tensor) -> Tensor:
+    def _product(self, value: Value, i: int, result: Any) -> Any:
         """k terms in any order; an inverse as that of a matrix a little off."""
         if value.op == "matmul":
             a, b = (self.tensor(arg, i).abs() for arg in value.args)

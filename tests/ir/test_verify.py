@@ -37,7 +37,7 @@ BREAKS = {
         r"\1 [rows, cols]",
         "shape [rows, cols], not [cols, rows]",
     ),
-    "a product that does not fit": (r"matmul %1 %\d+", "matmul %1 %1", "does not multiply"),
+    "a product that does not fit": (r"matmul %1 %\d+", "matmul %1 %1", "operands do not fit"),
     "a hyperparameter that is not there": ("hyper lr", "hyper rate", "lr is not declared"),
     "an item that is not there": (r"index=\[0\]", "index=[2]", "betas has no item 2"),
     "a state that is not there": ("update m ", "update n ", "new n: is no state"),
