@@ -94,9 +94,11 @@ class Signs:
     rule: Rule
     numbers: Numbers
     states: dict[str, int] = field(default_factory=dict)
+    bounds: dict[str, float] = field(default_factory=dict)
     memo: dict[Value, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._bound_states()
         for state in self.rule.states:
             start = None if state.initial is None else self.numbers.at(state.initial, 1)
             self.states[state.name] = POSITIVE if start is None else _sign(start)
@@ -110,6 +112,29 @@ class Signs:
             if not lower:
                 return
             self.states |= lower
+
+    def _bound_states(self) -> None:
+        """A state that no update takes above its first value stays at most that."""
+        for state in self.rule.states:
+            start = None if state.initial is None else self.numbers.at(state.initial, 1)
+            self.bounds[state.name] = start if start is not None and start >= 0 else math.inf
+        for name, value in self.rule.updates.items():
+            if not self.at_most(value) <= self.bounds[name]:
+                self.bounds[name] = math.inf
+
+    def at_most(self, value: Value) -> float:
+        """What a value of at least 0 does not exceed; inf where that is not known."""
+        known: dict[Value, float] = {}
+        for each in reachable([value], into_loops=False):
+            known[each] = math.inf
+            if not each.type.on_device:
+                samples = self.numbers.samples(each)
+                known[each] = max(samples) if samples and min(samples) >= 0 else math.inf
+            elif each.op == "state":
+                known[each] = self.bounds[each.attr("name")]
+            elif each.op == "mul":
+                known[each] = math.prod(known[arg] for arg in each.args)
+        return known[value]
 
     def suppose(self, positive: Iterable[Value]) -> None:
         """Take these tensors to be positive, after the states are worked out."""
@@ -148,6 +173,10 @@ class Signs:
                 return max(signs[0], NONNEGATIVE)
             case "mul" if value.args[0] is value.args[1]:
                 return max(signs[0], NONNEGATIVE)
+            case "sub" if not value.args[0].type.on_device:
+                samples = self.numbers.samples(value.args[0])
+                above = samples and min(samples) > self.at_most(value.args[1])
+                return POSITIVE if above else ANY
             case "mul" | "div" | "min":
                 return min(signs)
             case "max":

@@ -236,7 +236,7 @@ def test_show_needs_a_rule(capsys: pytest.CaptureFixture[str]) -> None:
     assert said[0] == "optdsl: `show ir` needs a FILE"
     assert "ema.opt has no rule EMA" in said[1] or "becomes an optimizer" in said[1]
     assert said[2] == "optdsl: adamw.opt has no rule Adam; did you mean AdamW?"
-    assert said[3].endswith("Adamx: no such file, and no shipped rule; did you mean Adam?")
+    assert said[3].endswith("Adamx: no such file, and no shipped rule; did you mean Adamax?")
 
 
 def test_show_of_several_rules_names_each(capsys: pytest.CaptureFixture[str]) -> None:

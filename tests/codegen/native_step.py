@@ -44,7 +44,7 @@ def storage_dtype(plan: Plan, storage: Storage, domain: Domain, dtype: torch.dty
 
 def scalar_rows(plan: Plan) -> Callable[[Variant, dict[str, int]], list[float]]:
     """The scalar row of a parameter with given sizes, by the generated host functions, with the
-    default hyperparameters and t = 3."""
+    default hyperparameters and t = 9, when RAdam's root has begun."""
     host = Host(plan)
     names: dict[str, Any] = {**vars(hostmath), "require": require, "inf": inf, "nan": nan}
     exec("\n\n".join(host.texts()), names)
@@ -53,7 +53,7 @@ def scalar_rows(plan: Plan) -> Callable[[Variant, dict[str, int]], list[float]]:
     names["check"](hypers)
 
     def row(variant: Variant, sizes: dict[str, int]) -> list[float]:
-        e = SimpleNamespace(**sizes, t=3, steps=3, attributes=attributes, first=lambda state: False)
+        e = SimpleNamespace(**sizes, t=9, steps=9, attributes=attributes, first=lambda state: False)
         return [float(each) for each in names[host.scalars[variant.index]](hypers, e)]
 
     return row

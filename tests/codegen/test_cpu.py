@@ -43,7 +43,9 @@ def parameters(
             if each.domain is Domain.SHAPED:
                 shape = (1, *(sizes.get(str(dim), dim) for dim in each.shape))
             value = torch.randn(shape, generator=random, dtype=torch.float64)
-            if each.name not in ("p", "g", "m"):
+            if each.name == "mean_g":
+                value *= 0.05  # a mean, whose square is less than the mean of squares
+            elif each.name not in ("p", "g", "m"):
                 value = value.abs() + 0.1  # second moments
             stored = storage_dtype(plan, each.storage, each.domain, dtype)
             value = value.to(stored).double()

@@ -131,6 +131,14 @@ TORCH = [
     ("AdamW", torch.optim.AdamW, {"lr": 0.01}),
     ("SGD", torch.optim.SGD, {"lr": 0.01, "momentum": 0.9, "nesterov": True}),
     ("SGD", torch.optim.SGD, {"lr": 0.01, "weight_decay": 0.1}),
+    ("AdamW", torch.optim.AdamW, {"amsgrad": True}),
+    ("RMSprop", torch.optim.RMSprop, {"momentum": 0.9, "centered": True}),
+    ("RMSprop", torch.optim.RMSprop, {"weight_decay": 0.1}),
+    ("Adagrad", torch.optim.Adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.2}),
+    ("Adadelta", torch.optim.Adadelta, {"weight_decay": 0.1}),
+    ("Adamax", torch.optim.Adamax, {"weight_decay": 0.1}),
+    ("NAdam", torch.optim.NAdam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("RAdam", torch.optim.RAdam, {"weight_decay": 0.1}),
     ("Adafactor", torch.optim.Adafactor, {"lr": 0.01}),
 ]
 

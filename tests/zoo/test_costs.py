@@ -27,6 +27,8 @@ COSTS = {
     "Lion": (1, 20, 4),
     "LionK": (1, 20, 4),
     "AdaGradTF": (1, 20, 4),
+    "Adagrad": (1, 20, 4),
+    "RMSprop": (1, 20, 4),  # neither momentum nor mean
     "SGDSaI": (1, 20, 4),  # its norm is taken in the first step alone
     "Adam": (1, 28, 8),  # g p m v, p m v
     "AdamW": (1, 28, 8),
@@ -37,6 +39,10 @@ COSTS = {
     "AdaBoundPaper": (1, 28, 8),
     "AdaBelief": (1, 28, 8),
     "RMSpropTF": (1, 28, 8),
+    "Adadelta": (1, 28, 8),
+    "Adamax": (1, 28, 8),
+    "NAdam": (1, 28, 8),  # and a number for each parameter
+    "RAdam": (1, 28, 8),
     "LookaheadAdamW": (1, 28, 12),  # the slow weights rest but for every fifth step
     "AMSGrad": (1, 36, 12),  # g p m v largest, p m v largest
     "AMSGradDebiased": (1, 36, 12),
