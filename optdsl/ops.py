@@ -1,13 +1,15 @@
 """The op table: every primitive, once.
 
 A row gives a primitive's name, kind and arity, its meaning as a torch expression (run by the
-interpreter, printed by library passes; `linalg` is optdsl's own), and its text for host numbers, C
-and Triton. Interpreter, constant folder, printers, cost model, error bounds, property tests and the
-reference page derive from these rows; a missing column is an error at import, not a silent gap. A
-composite (norm, debias, newton_schulz) is written in the language itself, in std/std.opt.
+interpreter, printed by library passes; `linalg` and `order` are optdsl's own), and its text for
+host numbers, C and Triton. Interpreter, constant folder, printers, cost model, error bounds,
+property tests and the reference page derive from these rows; a missing column is an error at
+import, not a silent gap. A composite (norm, debias, newton_schulz) is written in the language
+itself, in std/std.opt.
 
-Texts hold `{0}`, `{1}`, ... for the operands. Functions in C come from templates/cpu/module.c.j2,
-for float or double alike; in Triton those without a prefix from runtime/triton_math.py.
+Texts hold `{0}`, `{1}`, ... for the operands, `{dim}` and so on for attributes. Functions in C
+come from templates/cpu/module.c.j2, for float or double alike; in Triton those without a prefix
+from runtime/triton_math.py.
 
 `error` is the bound in ulps of the result (float32 or float64 alike) that every target keeps for
 one application; `flops` is what the cost model counts.
@@ -278,6 +280,23 @@ _MATRICES = [
         "torch.diagonal({0}, dim1=-2, dim2=-1).unsqueeze(-1)", error=0.0,
     ),
     _matrix("triu", 1, "the upper triangle", "torch.triu({0})", error=0.0),
+    _matrix(
+        "argsort", 1, "the positions that sort an axis, ascending; the first of them",
+        "order.argsort({0}, {dim}, {first})", flops=20, error=0.0,
+    ),
+    _matrix(
+        "take", 2, "the entries of an axis at some positions", "order.take({0}, {1}, {dim})",
+        error=0.0,
+    ),
+    _matrix(
+        "put", 3, "the third operand with entries of an axis replaced by those of the first",
+        "order.put({0}, {1}, {2}, {dim})", error=0.0,
+    ),
+    _matrix("flip", 1, "axes in the opposite order", "torch.flip({0}, {dims})", error=0.0),
+    _matrix(
+        "kth_smallest", 2, "the k-th smallest element, from 1",
+        "order.kth_smallest({0}, {1}, {dims})", flops=20, error=0.0,
+    ),
 ]
 
 

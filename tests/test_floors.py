@@ -27,6 +27,7 @@ FLOORS = {
     "hostmath": 0,
     "draws": 0,
     "linalg": 0,
+    "order": 0,
     "types": 1,
     "ops": 1,
     "syntax": 2,
@@ -53,7 +54,7 @@ FLOORS = {
 
 # What generated code imports must not drag the compiler in.
 SEALED = "runtime"
-SHARED = ("draws", "hostmath", "linalg")
+SHARED = ("draws", "hostmath", "linalg", "order")
 """Arithmetic that generated code and the interpreter must do alike; it imports nothing of ours."""
 
 # Packages that may be missing, and are imported where they are first needed.

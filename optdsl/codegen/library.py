@@ -46,9 +46,8 @@ class Library:
         """The text of one pass. Raises CompileError for what no target does yet."""
         roots = [each.value for each in library.outputs]
         sizes = (*SIZES, *(each for each in self.plan.rule.dims if each.isidentifier()))
-        script = Script(
-            self._spell, _column, {*PARAMETERS, *sizes, *FUNCTIONS, "torch", "linalg", "draw"}
-        )
+        taken = {*PARAMETERS, *sizes, *FUNCTIONS, "torch", "linalg", "order", "draw"}
+        script = Script(self._spell, _column, taken)
         values = reachable(roots)
         for value in values:
             if value.op in ("load", "result", "scalar"):
@@ -108,6 +107,8 @@ class Library:
                 return entry if value.args[0].type.shape.lead else f"{entry}.unsqueeze(-1)"
             case "put_index":
                 return self._put(value, text)
+            case "argsort" | "take" | "put" | "flip" | "kth_smallest":
+                return self._ordered(value, text)
         kind = OPS[value.op].kind
         if kind is Kind.RANDOM and value.attr("over") is None:
             shape = f"({', '.join(map(size_text, value.type.shape.dims))})"
@@ -156,6 +157,14 @@ class Library:
         if dims is None or value.attr("over") is not None or _named(operand.type.shape):
             raise unsupported(value, self.plan.rule.name)
         return f"{OPS[value.op].torch}({bare(text(operand))}, dim={dims}, keepdim=True)"
+
+    def _ordered(self, value: Value, text: Text) -> str:
+        """A row of the op table with the attributes that it names."""
+        row = OPS[value.op].torch
+        for name, attribute in value.attrs:
+            number = name == "first" and attribute is not None
+            row = row.replace(f"{{{name}}}", size_text(attribute) if number else literal(attribute))
+        return fill_text(row.replace(", None)", ")"), [text(arg) for arg in value.args])
 
     def _put(self, value: Value, text: Text) -> str:
         """The base with one entry of its first axis, which follows the batch, replaced."""

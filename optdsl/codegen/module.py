@@ -51,6 +51,8 @@ HOSTMATH = frozenset(
     for name, each in vars(hostmath).items()
     if callable(each) and each.__module__ == hostmath.__name__
 )
+SHARED = ("linalg", "order")
+"""Modules of optdsl that library passes call."""
 PROGRAM_NAMES = ("Kernel", "Library", "Program", "Reduction", "State", "Temp", "Variant", "require")
 
 
@@ -136,7 +138,7 @@ def _imports(text: str) -> str:
         line("math", ("inf", "nan")),
         ["import torch"] if "torch." in code else [],
         [
-            *(["from optdsl import linalg"] if re.search(r"(?<![\w.])linalg\.", code) else []),
+            *line("optdsl", SHARED),
             *line("optdsl.hostmath", HOSTMATH),
             "from optdsl.runtime.optimizer import Optimizer",
             *line("optdsl.runtime.program", PROGRAM_NAMES),
@@ -157,7 +159,7 @@ def _keyword(name: str) -> str:
 def class_name(rule: str) -> str:
     """The name of a rule's class: its own, where neither Python nor the module's functions have
     a meaning for it."""
-    taken = keyword.iskeyword(rule) or rule in {"torch", "linalg", "inf", "nan", *HOSTMATH}
+    taken = keyword.iskeyword(rule) or rule in {"torch", *SHARED, "inf", "nan", *HOSTMATH}
     return f"{rule}_" if taken else rule
 
 

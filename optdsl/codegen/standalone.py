@@ -17,8 +17,8 @@ from optdsl.codegen.literals import raw
 from optdsl.codegen.templates import render
 from optdsl.resources import PACKAGE
 
-# What host functions call, what library passes draw and take apart, and what a step is made of.
-FILES = ("draws.py", "hostmath.py", "linalg.py", "runtime/*.py", "runtime/driver.c")
+# What host functions and library passes call, and what a step is made of.
+FILES = ("draws.py", "hostmath.py", "linalg.py", "order.py", "runtime/*.py", "runtime/driver.c")
 _IMPORT = re.compile(r"^(\s*(?:from|import) )optdsl\b", re.MULTILINE)
 
 

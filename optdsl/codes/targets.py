@@ -13,14 +13,13 @@ CODES: tuple[Code, ...] = (
         name="not-yet",
         title="A word that is kept for a later version",
         text="""\
-The name is known and its meaning is settled, but this version does not have it: order statistics
-(`kth_largest`, `median`), gathers (`take`, `put`, `argsort`), `for axis in axes`, `blocks = n`,
-states and inputs `on host`, `host(x)`. It is an error and not an unknown function, so that no rule
-means something else in a later version.
+The name is known and its meaning is settled, but this version does not have it: `for axis in axes`,
+reductions over `blocks = n` and over what `where =` names, states and inputs `on host`, `host(x)`.
+It is an error and not an unknown function, so that no rule means something else in a later version.
 """,
         wrong="""\
-optimizer MedianSGD(lr = 0.1):
-    p -= lr * g / (median(abs(g)) + 1e-8)
+optimizer BlockSGD(lr = 0.1):
+    p -= lr * g / (mean(abs(g), blocks = 64) + 1e-8)
 """,
         right="""\
 optimizer MeanSGD(lr = 0.1):

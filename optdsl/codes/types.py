@@ -422,4 +422,22 @@ optimizer Powers(lr = 0.1):
     p -= lr * norm(x) * g
 """,
     ),
+    Code(
+        code="E322",
+        name="not-positions",
+        title="Something that cannot be ordered, or positions that are no list",
+        text="""\
+`argsort`, `take`, `put`, `flip` and `kth_smallest` work on tensors. Positions are a column or a row
+of whole numbers, as `argsort` and `permutation` give them; `put(x, i, into)` takes as many rows
+(`axis = 1`: columns) in x as there are positions; the k of `kth_smallest` is one number.
+""",
+        wrong="""\
+optimizer Sorted(lr = 0.1):
+    p -= lr * take(g, argsort(g))
+""",
+        right="""\
+optimizer Sorted(lr = 0.1):
+    p -= lr * take(g, argsort(g @ eye(cols, 1)))
+""",
+    ),
 )

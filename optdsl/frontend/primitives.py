@@ -1,6 +1,6 @@
 """Primitives of the language: reductions, elementwise functions, draws, the model.
 
-Input: a call of a primitive. Output: its value. Relies on: matrices; statements say which state
+Input: a call of a primitive. Output: its value. Relies on: ordering; statements say which state
 a name is (`state_of`). Does not do: functions written in the language (calls.py), typing (emit).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from optdsl.frontend.arguments import Keywords
 from optdsl.frontend.bindings import Binding, Dims
 from optdsl.frontend.core import is_none
-from optdsl.frontend.matrices import Matrices
+from optdsl.frontend.ordering import Ordering
 from optdsl.hostmath import site_in_pass
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
@@ -42,7 +42,6 @@ ELEMENTWISE = frozenset(
 REDUCTIONS = {"sum": "sum", "max": "max_of", "min": "min_of"}
 # fmt: off
 LATER = frozenset({
-    "kth_largest", "kth_smallest", "median", "argsort", "take", "put", "flip", "permutation",
     "permutation_rank", "gram", "along", "push", "norm2", "minmax01",
     "reshape", "host",
 })
@@ -50,7 +49,7 @@ LATER = frozenset({
 """Functions that the language keeps for a later version."""
 
 
-class Primitives(Matrices):
+class Primitives(Ordering):
     # ------------------------------------------------------------ elementwise and reductions
 
     def _elementwise(self, call: ast.Call) -> Binding:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optdsl import linalg
+from optdsl import linalg, order
 from optdsl.interpreter.leaves import Leaves
 from optdsl.interpreter.members import Closure, matrix_sizes
 from optdsl.ir.fold import host_function
@@ -34,8 +34,11 @@ def torch_function(op: str) -> Callable[..., Tensor]:
     """The meaning of `op` on tensors, from the op table (the compiler's own text)."""
     names = [f"x{i}" for i in range(OPS[op].arity)]
     text = re.sub(r"\{(\d)\}", r"x\1", OPS[op].torch)
+    attributes = re.findall(r"\{(\w+)\}", text)
+    text = re.sub(r"\{(\w+)\}", r"\1", text)
     function: Callable[..., Tensor] = eval(
-        f"lambda {', '.join([*names, 'rows', 'cols'])}: {text}", {"torch": torch, "linalg": linalg}
+        f"lambda {', '.join([*names, 'rows', 'cols', *attributes])}: {text}",
+        {"torch": torch, "linalg": linalg, "order": order},
     )
     return function
 
@@ -165,7 +168,12 @@ class Evaluation(Leaves):
             return torch.eye(n, m, dtype=self.dtype, device=self.members[i].p.device)
         _, rows, cols = matrix_sizes(self.members[i].p.shape, self.rule.view)
         operands = [self.tensor(arg, i) for arg in value.args]
-        return torch_function(value.op)(*operands, rows=rows, cols=cols)
+        attributes = dict(value.attrs)
+        if attributes.get("first") is not None:
+            attributes["first"] = self.dim(attributes["first"], i)
+        found = torch_function(value.op)(*operands, rows=rows, cols=cols, **attributes)
+        # A statistic of a parameter stands for all of its matrices: there is no batch any more.
+        return found.squeeze(-3) if attributes.get("dims") == (-3, -2, -1) else found
 
     def _op_part(self, value: Value, i: int) -> Tensor:
         found: Tensor = self.get(value.args[0], i)[value.attr("index")]

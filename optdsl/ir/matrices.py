@@ -1,4 +1,4 @@
-"""The shapes of matrix functions: what the verifier holds them to.
+"""The shapes of matrix functions and of gathers: what the verifier holds them to.
 
 Input: a value of a matrix op. Output: the shape that its operands give it. Relies on: types.
 Does not do: the parts of a decomposition, whose sizes the front end names (frontend/matrices.py).
@@ -7,7 +7,7 @@ Does not do: the parts of a decomposition, whose sizes the front end names (fron
 from __future__ import annotations
 
 from optdsl.ir.nodes import Value
-from optdsl.types import Shape, join_shape
+from optdsl.types import BATCH, Dim, Shape, join_shape
 
 PARTS = {"qr": 2, "eigh": 2, "svd": 3}
 """How many values a decomposition has."""
@@ -31,8 +31,28 @@ def matrix_shape(value: Value) -> Shape | None:
         ends = (Shape(first.lead, "rows", "cols"), Shape(first.lead, *TURNED[name]))
         before, after = ends if value.op == name else ends[::-1]
         return after if first == before else None
-    if value.op in ("qr", "svd"):
+    if value.op in ("qr", "svd", "flip"):
         return first
+    if value.op == "argsort":
+        return resized(first, value.attr("dim"), value.attr("first"))
+    if value.op in ("take", "put"):
+        places = value.args[1].type.shape
+        count = places.rows if places.cols == 1 else places.cols
+        if value.op == "take":
+            return resized(first, value.attr("dim"), count)
+        return last if first == resized(last, value.attr("dim"), count) else None
+    if value.op == "kth_smallest":
+        dims = value.attr("dims")
+        whole = Shape(tuple(each for each in first.lead if each != BATCH))
+        return resized(first, dims[0], 1) if len(dims) == 1 else whole
     if first.rows != first.cols:
         return None
     return Shape(last.lead, last.rows, 1) if value.op == "diag" else last
+
+
+def resized(shape: Shape, dim: int, count: Dim | None) -> Shape:
+    """`shape` with `count` entries along `dim`, an axis from the end; None leaves it as it is."""
+    if count is None:
+        return shape
+    ends = (count, shape.cols) if dim == -2 else (shape.rows, count)
+    return Shape(shape.lead, *ends)

@@ -57,6 +57,11 @@ _BY_NAME = {
     "loop_result": {"index"},
     "result": {"slot"},
     "eye": {"n", "m"},
+    "argsort": {"dim", "first"},
+    "take": {"dim"},
+    "put": {"dim"},
+    "flip": {"dims"},
+    "kth_smallest": {"dims"},
     "part": {"index"},
 }
 _PLAN_ONLY = frozenset({"load", "scalar", "row_result"})
@@ -278,7 +283,8 @@ class _Check:
             self.need(fits and value.type.instances <= most, f"one per {value.type.instances.name}")
 
     def kind_matrix(self, value: Value) -> None:
-        self.need(all(arg.type.on_device for arg in value.args), "an operand is on the host")
+        operands = value.args[:1] if value.op == "kth_smallest" else value.args
+        self.need(all(arg.type.on_device for arg in operands), "an operand is on the host")
         self.need(value.type.on_device, "is not on the device")
         wanted = matrix_shape(value)
         self.need(wanted is not None, "operands do not fit")

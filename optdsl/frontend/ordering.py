@@ -1,0 +1,94 @@
+"""Order statistics and gathers: sorting positions, entries along an axis, the k-th smallest.
+
+Input: a call of one. Output: its value. Relies on: matrices. Does not do: what is composed of
+these, such as a median or a permutation (std/std.opt).
+"""
+
+from __future__ import annotations
+
+from optdsl.frontend.arguments import Keywords
+from optdsl.frontend.bindings import Binding
+from optdsl.frontend.matrices import Matrices
+from optdsl.ir.matrices import resized
+from optdsl.ir.nodes import Value
+from optdsl.source import Span
+from optdsl.syntax import ast
+from optdsl.types import BATCH, Dim, Shape
+
+
+class Ordering(Matrices):
+    def _call_argsort(self, call: ast.Call) -> Binding:
+        first = next((arg for arg in call.args if arg.name == "first"), None)
+        args, named = self.arguments(call, 1, 1, frozenset({"axis", "first"}))
+        value = self._tensor(args[0], call)
+        dim = self._dim_along(named, call.span)
+        count = None if first is None else self.dim(first.value)
+        shape = resized(value.type.shape, dim, count)
+        return self.emit.shaped("argsort", [value], shape, call.span, dim=dim, first=count)
+
+    def _call_take(self, call: ast.Call) -> Binding:
+        args, named = self.arguments(call, 2, 2, frozenset({"axis"}))
+        value, places = (self._tensor(each, call) for each in args)
+        dim = self._dim_along(named, call.span)
+        count = self._count_of(places, call.span)
+        shape = resized(value.type.shape, dim, count)
+        return self.emit.shaped("take", [value, places], shape, call.span, dim=dim)
+
+    def _call_put(self, call: ast.Call) -> Binding:
+        args, named = self.arguments(call, 3, 3, frozenset({"axis"}))
+        value, places, into = (self._tensor(each, call) for each in args)
+        dim = self._dim_along(named, call.span)
+        wanted = resized(into.type.shape, dim, self._count_of(places, call.span))
+        if value.type.shape != wanted:
+            self.fail(
+                "E322",
+                f"`put` of so many entries into a value of shape {into.type.shape} takes one of "
+                f"shape {wanted}",
+                call.span,
+                f"this has shape {value.type.shape}",
+            )
+        args_ = [value, places, into]
+        return self.emit.shaped("put", args_, into.type.shape, call.span, dim=dim)
+
+    def _call_flip(self, call: ast.Call) -> Binding:
+        args, named = self.arguments(call, 1, 1, frozenset({"axis"}))
+        value = self._tensor(args[0], call)
+        axis = self._axis(named.get("axis"), call.span)
+        dims = (-2, -1) if axis is None else (self._dim_along(named, call.span),)
+        return self.emit.shaped("flip", [value], value.type.shape, call.span, dims=dims)
+
+    def _call_kth_smallest(self, call: ast.Call) -> Binding:
+        args, named = self.arguments(call, 2, 2, frozenset({"axis"}))
+        value, k = self._tensor(args[0], call), self.as_value(args[1], call.span)
+        shape, axis = value.type.shape, self._axis(named.get("axis"), call.span)
+        if axis is None:
+            dims: tuple[int, ...] = (-3, -2, -1) if BATCH in shape.lead else (-2, -1)
+            result = Shape(tuple(each for each in shape.lead if each != BATCH))
+        else:
+            dims = (self._dim_along(named, call.span),)
+            result = resized(value.type.shape, dims[0], 1)
+        if not k.type.shape.is_scalar:
+            self.fail("E322", "the k of `kth_smallest` is one number", call.span)
+        return self.emit.shaped("kth_smallest", [value, k], result, call.span, dims=dims)
+
+    # ------------------------------------------------------------ arguments
+
+    def _tensor(self, bound: Binding, call: ast.Call) -> Value:
+        value = self.as_value(bound, call.span)
+        if not value.type.on_device:
+            self.fail("E322", f"`{call.function}` takes tensors", call.span, value.type.describe())
+        return value
+
+    def _dim_along(self, named: Keywords, span: Span) -> int:
+        """The axis that is meant, by default that of the rows, counted from the end."""
+        axis = self._axis(named.get("axis"), span)
+        if isinstance(axis, str):
+            self.fail("E307", "`axis` is 0 or 1 here", span)
+        return -1 if axis == 1 else -2
+
+    def _count_of(self, places: Value, span: Span) -> Dim:
+        """How many positions a column or a row of them has."""
+        shape = places.type.shape
+        if 1 not in (shape.rows, shape.cols):
+            self.fail("E322", "positions are a column or a row", span, f"this has shape {shape}")
+        return shape.rows if shape.cols == 1 else shape.cols
