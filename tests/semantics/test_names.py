@@ -109,7 +109,7 @@ def test_a_local_that_hides_a_function_which_is_called_is_an_error() -> None:
         ("p -= lr * nrom(g)", "E207", "`norm`"),
         ("p -= lr * norm(g, axs = 0)", "E208", "`axis`"),
         ("buf = 0.9 * buf + g\np -= lr * buf", "E202", "`state buf`"),
-        ("use Adan(lr = lr)", "E207", "`Adam`"),
+        ("use Lionn(lr = lr)", "E207", "`Lion`"),
         ("use Adam(beta = (0.9, 0.9))", "E208", "`betas`"),
         ("p -= lr * Lion(g)", "E206", "`use Lion(...)`"),
         ("p -= lr * norm * g", "E202", "call it"),
