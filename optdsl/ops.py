@@ -340,6 +340,10 @@ _PLAN_LEAVES = [
     _leaf("scalar", "a host number of this step, from the scalar table; attribute index"),
     _leaf("result", "a finished reduction; attribute slot"),
     _leaf("row_result", "a row reduction closed by an earlier phase of this pass; attribute slot"),
+    _leaf(
+        "g_scale", "what gradients are multiplied by: 1 over a gradient scaler's scale, negative "
+        "under maximize",
+    ),
 ]
 
 _CONTROLS = [

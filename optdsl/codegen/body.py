@@ -19,7 +19,15 @@ from dataclasses import dataclass, field
 
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS
-from optdsl.schedule.plan import Domain, KernelPass, Phase, Reduction, Store, domain_of
+from optdsl.schedule.plan import (
+    Domain,
+    KernelPass,
+    Phase,
+    Reduction,
+    Store,
+    domain_of,
+    is_gradient,
+)
 from optdsl.types import DType
 
 C_WORDS = """
@@ -138,8 +146,6 @@ class _Writer:
             name, count = f"{hint}{count}", count + 1
         self.taken.add(name)
         self.names[value] = name
-        if value.op == "load":
-            self.loads.add(name)
         return name
 
     def expression(self, value: Value) -> str:
@@ -235,11 +241,15 @@ def write_body(
     writer = _Writer(kernel, column, view, leaf, set(taken))
     sinks = [_sinks(phase) for phase in kernel.phases]
     slices = [reachable(each.value for each in group) for group in sinks]
-    for load in (v for part in slices for v in part if v.op == "load"):
-        if load not in writer.names:
-            writer.name(load, load.attr("buffer"))
     everything = reachable(each.value for group in sinks for each in group)
-    named = _named(writer, everything, sinks)
+    # The gradient is loaded and scaled in one line, which has its name.
+    scaled = {value.args[0]: value for value in everything if is_gradient(value)}
+    for load in (v for part in slices for v in part if v.op == "load"):
+        read = scaled.get(load, load)
+        if read not in writer.names:
+            writer.name(read, load.attr("buffer"))
+            writer.loads.add(writer.names[read])
+    named = _named(writer, everything, sinks) - scaled.keys()
     once = [v for v in everything if writer.level(v) == "task"]
     once.sort(key=lambda v: v.attr("index") if v.op == "scalar" else math.inf)
     task = _lines(writer, once, named)

@@ -144,6 +144,8 @@ class Host:
                 return f"{self._read('attributes')}[{literal(value.attr('name'))}]"
             case "t" | "steps":
                 return self._read(value.op)
+            case "g_scale":
+                return "e.g_scale"
             case "size":
                 return self._read(value.attr("name"))
             case "first":

@@ -64,7 +64,7 @@ _BY_NAME = {
     "kth_smallest": {"dims"},
     "part": {"index"},
 }
-_PLAN_ONLY = frozenset({"load", "scalar", "row_result"})
+_PLAN_ONLY = frozenset({"load", "scalar", "row_result", "g_scale"})
 
 
 def verify_rule(rule: Rule, stage: str) -> None:

@@ -89,6 +89,7 @@ class Environment:
         "batch",
         "born",
         "cols",
+        "g_scale",
         "long",
         "name",
         "ndim",
@@ -109,6 +110,7 @@ class Environment:
         self.born = born
         self.t = t
         self.steps = 0
+        self.g_scale = 1.0
 
     def first(self, state: str) -> bool:
         """Whether this step creates `state`."""

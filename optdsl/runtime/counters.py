@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 @dataclass
 class Counters:
-    """`steps` taken; `scans` of gradients' addresses; `looks` at all parameters and states anew;
-    `plans` made; `calls` into native code, of which `regions` started threads; `launches` of GPU
-    kernels; `rows` of scalars worked out; `batches` of library passes."""
+    """`steps` taken, and those `skipped` for a gradient scaler; `scans` of gradients' addresses;
+    `looks` at all parameters and states anew; `plans` made; `calls` into native code, of which
+    `regions` started threads; `launches` of GPU kernels; `rows` of scalars worked out; `batches` of
+    library passes."""
 
     steps: int = 0
+    skipped: int = 0
     scans: int = 0
     looks: int = 0
     plans: int = 0

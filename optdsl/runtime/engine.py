@@ -25,7 +25,7 @@ from optdsl.runtime.buffers import Arena
 from optdsl.runtime.checkpoint import STEPS
 from optdsl.runtime.cohorts import Cohort, make_cohorts, split_cohorts
 from optdsl.runtime.counters import Counters
-from optdsl.runtime.gradients import Gradients, Scanner
+from optdsl.runtime.gradients import Gradients, Scanner, unscaling
 from optdsl.runtime.groups import check_static, make_members, plain_hypers, static_values
 from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
 from optdsl.runtime.program import Program
@@ -99,10 +99,14 @@ class Engine:
 
     # ---------------------------------------------------------------- the step
 
-    def step(self) -> None:
+    def step(self, scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
         """One step of all parameters that have a gradient (or, where the rule reads none, require
-        one). Raises ValueError or RuntimeError for what a step cannot take, before it changes
+        one). Gradients are divided by `scale`; where `found_inf` is not 0, nothing is done at all.
+        Raises ValueError or RuntimeError for what a step cannot take, before it changes
         anything."""
+        if found_inf is not None and float(found_inf):
+            self.counters.skipped += 1
+            return
         groups = self.owner.param_groups
         if self._stale(groups):
             self._look(groups)
@@ -111,10 +115,10 @@ class Engine:
                 check_static(self.program, group, recorded)
         hypers = [plain_hypers(group, self._names) for group in groups]
         self.counters.scans += 1
-        gradients = self._scanner.scan(self._negated(groups))
+        gradients = self._scanner.scan()
         if gradients.active is not self._active and gradients.active != self._active:
             self._split(gradients.active)
-        decisions = self._decide(groups, hypers)
+        decisions = self._decide(groups, hypers, 1.0 if scale is None else unscaling(scale))
         if None in self._backends.values():
             self._run_reference(decisions, hypers, gradients)
         else:
@@ -192,17 +196,6 @@ class Engine:
                 "that is not supported yet"
             )
 
-    def _negated(self, groups: Sequence[Group]) -> list[int]:
-        """The members whose gradients count with the opposite sign."""
-        if not any(group["maximize"] for group in groups):
-            return []
-        return sorted(
-            member.index
-            for cohort in self._cohorts
-            if groups[cohort.group_index]["maximize"]
-            for member in cohort.members
-        )
-
     def _split(self, active: list[bool]) -> None:
         """Splits cohorts of which only a part takes part."""
         cohorts = split_cohorts(self._cohorts, active)
@@ -211,7 +204,7 @@ class Engine:
         self._cohorts, self._active = cohorts, active
 
     def _decide(
-        self, groups: Sequence[Group], hypers: Sequence[Mapping[str, Any]]
+        self, groups: Sequence[Group], hypers: Sequence[Mapping[str, Any]], g_scale: float
     ) -> tuple[int, ...]:
         """The variant of each cohort, INACTIVE for those without gradients."""
         active, decide = self._active or [], self.program.decide
@@ -221,9 +214,10 @@ class Engine:
             if not active[cohort.members[0].index]:
                 decisions.append(INACTIVE)
                 continue
-            e = cohort.e
+            e, group = cohort.e, groups[cohort.group_index]
             e.t = cohort.t + 1
-            e.steps = groups[cohort.group_index].get(STEPS, 0) + 1
+            e.steps = group.get(STEPS, 0) + 1
+            e.g_scale = -g_scale if group["maximize"] else g_scale
             decisions.append(0 if single else decide(hypers[cohort.group_index], e))
         return tuple(decisions)
 

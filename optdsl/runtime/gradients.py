@@ -1,7 +1,7 @@
 """The scan of the gradients: which parameters have one, and where it lies.
 
 Input: the parameters. Output: gradients as kernels may read them (contiguous, of the parameter's
-dtype and device, negated under `maximize`) with their addresses.
+dtype and device) with their addresses.
 
 The usual case, where all are there and fit, costs about 0.4 us a parameter and holds no reference
 to a gradient between steps, which would double the memory of gradients under `zero_grad()`.
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optdsl.hostmath import div
 from optdsl.runtime.tables import Ints
 
 GRADIENT = operator.attrgetter("grad")
@@ -48,8 +49,8 @@ class Scanner:
         self._plain = False
         self._last = b""
 
-    def scan(self, negated: Sequence[int]) -> Gradients:
-        """The gradients of this step; those of the parameters `negated` with the opposite sign.
+    def scan(self) -> Gradients:
+        """The gradients of this step.
 
         Raises RuntimeError for a sparse gradient, one of another dtype or on another device.
         """
@@ -59,12 +60,8 @@ class Scanner:
         tensors = list(map(GRADIENT, self._params))
         addresses = self._fast(tensors) if self._plain else None
         if addresses is None:
-            found = self._slow(tensors)
-        else:
-            found = Gradients(tensors, addresses, self._everyone)
-        if negated:
-            _negate(found, negated)
-        return found
+            return self._slow(tensors)
+        return Gradients(tensors, addresses, self._everyone)
 
     def _fast(self, tensors: list[Tensor]) -> Ints | None:
         """Addresses where every gradient is there and can be read as it lies, else None."""
@@ -115,15 +112,7 @@ def _check(index: int, p: Tensor, g: Tensor) -> None:
         )
 
 
-def _negate(gradients: Gradients, chosen: Sequence[int]) -> None:
-    """Replaces the gradients `chosen` by their negatives, in memory of this step's own."""
-    tensors = list(gradients.tensors)
-    present = [(index, g) for index in chosen if (g := tensors[index]) is not None]
-    if not present:
-        return
-    with torch.no_grad():
-        negatives = torch._foreach_neg([g for _, g in present])
-    for (index, _), negative in zip(present, negatives, strict=True):
-        tensors[index] = negative
-        gradients.addresses[index] = negative.data_ptr()
-    gradients.tensors = tensors
+def unscaling(scale: Tensor) -> float:
+    """What a gradient scaler's `scale` makes of a gradient's factor: its reciprocal, rounded to
+    float32 as `GradScaler.unscale_` rounds it; exact for powers of two."""
+    return float(np.float32(div(1.0, float(scale))))

@@ -61,6 +61,9 @@ class Optimizer(torch.optim.Optimizer):
 
     program: ClassVar[Program]
     interpreter: ClassVar[Interpreter | None] = None
+    _step_supports_amp_scaling = True
+    """torch.amp.GradScaler then leaves the division to the step, which does it in float32 where it
+    reads the gradient, and sees clips after it."""
 
     def __init__(
         self,
@@ -149,7 +152,8 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._engine.step()
+        # A gradient scaler puts its two numbers here for the time of a step, and takes them away.
+        self._engine.step(self.__dict__.get("grad_scale"), self.__dict__.get("found_inf"))
         return loss
 
     _watched_step = torch.optim.Optimizer.profile_hook_step(_step)

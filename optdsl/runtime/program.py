@@ -38,7 +38,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 """Changes with the layout of the tables; generated code and runtime must agree."""
 
 
@@ -103,7 +103,8 @@ class Library:
 
 @dataclass(frozen=True)
 class Variant:
-    """`scalars(h, e)` gives the scalar row of a group `h` and an environment `e`."""
+    """`scalars(h, e)` gives the scalar row of a group `h` and an environment `e`. One of its
+    numbers is `e.g_scale`, by which kernels multiply each gradient that they load."""
 
     buffers: tuple[str, ...]
     kernels: tuple[Kernel, ...]

@@ -99,7 +99,7 @@ def _participant(
 ) -> Participant:
     participant = Participant(
         member.p,
-        gradients[member.index],
+        _scaled(gradients[member.index], cohort.e.g_scale),
         hypers[member.group_index],
         cohort.e.t,
         cohort.e.steps,
@@ -117,6 +117,11 @@ def _participant(
         else:
             participant.states[name] = tensor
     return participant
+
+
+def _scaled(g: Tensor | None, factor: float) -> Tensor | None:
+    """The gradient as the rule sees it, in the dtype that values are computed in."""
+    return g if g is None or factor == 1 else g.to(compute_dtype(g.dtype)) * factor
 
 
 def _store(

@@ -30,7 +30,7 @@ from optdsl.schedule.plan import (
     domain_of,
 )
 from optdsl.schedule.search import Choice, Search, Sink
-from optdsl.types import DType, Place, Storage
+from optdsl.types import DType, Instances, Place, Shape, Storage, Type
 
 LEAVES = {"param": "p", "grad": "g"}
 
@@ -153,6 +153,15 @@ class VariantBuilder:
             "load", (), value.type, value.span, buffer=self.buffer(name, value)
         )
         made.name = made.name or name
+        return self._scaled(made) if name == "g" else made
+
+    def _scaled(self, load: Value) -> Value:
+        """The gradient as the rule sees it: `maximize` and a gradient scaler cost a product of what
+        is in a register already, which is exact where the factor is 1."""
+        type_ = Type(Instances.GROUP, Shape(), Place.HOST, DType.REAL)
+        factor = self.host(self.rule.builder.make("g_scale", (), type_))
+        made = self.rule.builder.make("mul", (load, factor), load.type, load.span)
+        made.name = "g"
         return made
 
     def host(self, value: Value) -> Value:
@@ -165,7 +174,7 @@ class VariantBuilder:
         scalar = self.rule.builder.make(
             "scalar", (), type_, value.span, index=self.scalars.index(value), of=value.id
         )
-        scalar.name = scalar.name or value.name or _hyper_name(value)
+        scalar.name = scalar.name or value.name or _leaf_name(value)
         if value.type.dtype is not DType.BOOL:
             return scalar
         zero = self.rule.builder.const(0.0)
@@ -397,7 +406,9 @@ class VariantBuilder:
         return not any(each.op == "loop_arg" for each in reachable([value]))
 
 
-def _hyper_name(value: Value) -> str | None:
+def _leaf_name(value: Value) -> str | None:
+    if value.op == "g_scale":
+        return value.op
     if value.op == "hyper":
         return "_".join([value.attr("name"), *map(str, value.attr("index"))])
     return None

@@ -58,6 +58,16 @@ def domain_of(type: Type, view: str) -> Domain:
     return domains.get((shape.rows, shape.cols), Domain.SHAPED)
 
 
+def is_gradient(value: Value) -> bool:
+    """Whether `value` is the gradient as the rule sees it: what lies in memory, times `g_scale`."""
+    return (
+        value.op == "mul"
+        and value.name == "g"
+        and [arg.op for arg in value.args] == ["load", "scalar"]
+        and value.args[0].attr("buffer") == "g"
+    )
+
+
 @dataclass(frozen=True)
 class Buffer:
     """Memory of a parameter. `role` is param, grad, state, input or temp. A temp that a library

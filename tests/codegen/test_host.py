@@ -31,7 +31,8 @@ def functions(plan: Plan) -> tuple[Host, dict[str, Any]]:
 
 
 def environment(**facts: Any) -> SimpleNamespace:
-    known = {"t": 1, "steps": 1, "rows": 4, "cols": 6, "numel": 24, "ndim": 2, "batch": 1}
+    known = {"t": 1, "steps": 1, "g_scale": 1.0, "rows": 4, "cols": 6, "numel": 24, "ndim": 2}
+    known |= {"batch": 1}
     return SimpleNamespace(**{"first": lambda state: False, "attributes": {}, **known, **facts})
 
 

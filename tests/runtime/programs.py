@@ -97,6 +97,7 @@ ADAM = make(
                 h["betas"][1],
                 (1 - h["betas"][1] ** e.t) ** 0.5,
                 h["eps"],
+                e.g_scale,
             ),
             ("m", "v"),
         ),
@@ -106,7 +107,7 @@ KERNEL(adam)
 {
     param *p = b[0]; const param *g = b[1]; real *m = b[2], *v = b[3];
     EACH {
-        real x = in(g[i]);
+        real x = in(g[i]) * (real)s[5];
         m[i] += (real)(1 - s[1]) * (x - m[i]);
         v[i] += (real)(1 - s[2]) * (x * x - v[i]);
         p[i] = out(in(p[i]) - (real)s[0] * m[i] / (__builtin_sqrt(v[i]) / (real)s[3] + (real)s[4]));
@@ -242,7 +243,7 @@ CLIP = make(
                 Kernel(1, "clipped", "full", "flat", ("p", "g"), ("p",)),
             ),
             (),
-            lambda h, e: (h["lr"], h["max_norm"]),
+            lambda h, e: (h["lr"], h["max_norm"], e.g_scale),
             (),
         ),
     ),
@@ -256,8 +257,8 @@ KERNEL(square)
 KERNEL(clipped)
 {
     param *p = b[0]; const param *g = b[1];
-    double factor = s[1] / (__builtin_sqrt(results[0]) + 1e-6);
-    real step = s[0] * (factor < 1 ? factor : 1);
+    double factor = s[1] / (__builtin_sqrt(results[0]) * __builtin_fabs(s[2]) + 1e-6);
+    real step = s[0] * (factor < 1 ? factor : 1) * s[2];
     EACH p[i] = out(in(p[i]) - step * in(g[i]));
 }
 """,

@@ -39,6 +39,9 @@ class _Pass(Run):
         assert self.variant is not None
         return float(self.get(self.variant.scalars[value.attr("index")], i))
 
+    def _op_g_scale(self, value: Value, i: int) -> float:
+        return 1.0
+
     def _op_row_result(self, value: Value, i: int) -> Tensor:
         return self.rows[value.attr("slot")]
 
