@@ -53,12 +53,8 @@ def scalar_rows(plan: Plan) -> Callable[[Variant, dict[str, int]], list[float]]:
     names["check"](hypers)
 
     def row(variant: Variant, sizes: dict[str, int]) -> list[float]:
-<<<<<<< HEAD
-        e = SimpleNamespace(**sizes, t=9, steps=9, attributes=attributes, first=lambda state: False)
-=======
-        known = {**sizes, "t": 3, "steps": 3, "g_scale": 1.0, "attributes": attributes}
+        known = {**sizes, "t": 9, "steps": 9, "g_scale": 1.0, "attributes": attributes}
         e = SimpleNamespace(**known, first=lambda state: False)
->>>>>>> ec14ea1 (Divide a gradient scaler's scale out where the gradient is read, and let maximize ride along)
         return [float(each) for each in names[host.scalars[variant.index]](hypers, e)]
 
     return row
