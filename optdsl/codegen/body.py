@@ -50,8 +50,8 @@ RESERVED = PYTHON_WORDS | FUNCTIONS | set(C_WORDS.split()) | set(TRITON_WORDS.sp
 """Names that a generated line never uses; a rule's variable of that name gets an underscore."""
 DEPTH = 9
 """Operations inside one another that a line may hold; AdamW's last has 8."""
-RESERVED_ENDINGS = ("_at", "_block", "_total")
-"""Those of pointers and of accumulators, which are named after what they hold."""
+RESERVED_ENDINGS = ("_at", "_block", "_total", "_stored", "_widen", "_narrow", "_type")
+"""Those of pointers, accumulators and storage, which are named after what they hold."""
 
 
 @dataclass(frozen=True)

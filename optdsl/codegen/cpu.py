@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optdsl.codegen.body import Body, Line, PhaseLines, Sink, bare, write_body
-from optdsl.codegen.cpu_places import C_TYPES, FIRST, Places, plain
+from optdsl.codegen.cpu_places import C_TYPES, FIRST, REAL, Places, plain
 from optdsl.codegen.summary import summary
 from optdsl.codegen.templates import render
 from optdsl.diagnostics import InternalError
@@ -96,7 +96,14 @@ def c_source(plan: Plan) -> str:
     file = plan.rule.source.name.rsplit("/", 1)[-1]
     title = f"Kernels of {plan.rule.name} ({file}) for the CPU."
     functions = _definitions("\n".join(kernels))
-    text = render("cpu/module.c.j2", title=title, block=BLOCK, functions=functions, kernels=kernels)
+    text = render(
+        "cpu/module.c.j2",
+        title=title,
+        block=BLOCK,
+        functions=functions,
+        stored=_stored(plan),
+        kernels=kernels,
+    )
     return "\n".join(_fit(line) for line in text.splitlines()) + "\n"
 
 
@@ -120,6 +127,18 @@ def _fit(line: str) -> str:
     start = f"{indent}// "
     said = textwrap.wrap(comment, LINE_LENGTH, initial_indent=start, subsequent_indent=start)
     return "\n".join([*said, *lines] if mark else lines)
+
+
+def _stored(plan: Plan) -> list[list[str]]:
+    """For each buffer whose storage a class may choose: its name, and as what a build takes it that
+    says nothing, by type, widening and narrowing."""
+    buffers = {
+        each.name: each
+        for variant in plan.variants
+        for each in variant.buffers
+        if each.name in variant.stored
+    }
+    return [[plain(n), *C_TYPES.get(each.storage, REAL)] for n, each in buffers.items()]
 
 
 def _definitions(text: str) -> list[str]:
@@ -214,12 +233,10 @@ class _Kernel:
 
     def _store(self, sink: Sink) -> str:
         buffer = self._target(sink)
-        narrow = C_TYPES[self.places.storage(buffer)][2]
         within = {self.kernel.domain, *([Domain.ROW] if self.places.rows else [])}
         if buffer.domain not in within:
             raise self.places.broken(f"{buffer.name}, of {buffer.domain}, cannot be written here")
-        value = f"{narrow}({bare(sink.name)})" if narrow else bare(sink.name)
-        return f"{self.places.place(buffer)} = {value};"
+        return f"{self.places.place(buffer)} = {self.places.called(2, buffer, bare(sink.name))};"
 
     def _loop(
         self, lines: list[str], sinks: Sequence[Sink], index: str, first: str, end: str

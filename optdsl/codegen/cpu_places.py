@@ -15,13 +15,14 @@ from optdsl.schedule.plan import Buffer, Domain, KernelPass, Plan, Reduction, Va
 from optdsl.types import Storage
 
 C_TYPES = {
-    Storage.COMPUTE: ("real", "", ""),
     Storage.PARAM: ("param", "widen_param", "narrow_param"),
-    Storage.FLOAT32: ("float", "", ""),
     Storage.BF16: ("bf16", "widen_bf16", "narrow_bf16"),
     Storage.FP16: ("fp16", "widen_fp16", "narrow_fp16"),
+    Storage.FLOAT32: ("float", "", ""),
 }
-"""Element type, and the functions that load and store it."""
+"""Element type, and the functions that load and store it; all others are handed over as `real`."""
+
+REAL = ("real", "", "")
 
 FIRST = {"sum": "0", "max_of": "-INFINITY", "min_of": "INFINITY"}
 """What an accumulator starts as."""
@@ -43,6 +44,7 @@ class Places:
         self.slots, self.kernel, self.view = plan.slots, kernel, plan.rule.view
         self.rows = kernel.layout == "rows"
         self.buffers = {each.name: (i, each) for i, each in enumerate(variant.buffers)}
+        self.stored = variant.stored
         sinks = [each for phase in kernel.phases for each in (*phase.rows, *phase.partials)]
         self.written = {each.buffer for each in kernel.stores}
         roots = [each.value for each in kernel.stores] + [each.value for each in sinks]
@@ -69,9 +71,7 @@ class Places:
             case "const":
                 return _constant(value.attr("value"))
             case "load":
-                buffer = self.buffers[value.attr("buffer")][1]
-                widen = C_TYPES[self.storage(buffer)][1]
-                return f"{widen}({self.place(buffer)})" if widen else self.place(buffer)
+                return self.called(1, self.buffers[value.attr("buffer")][1])
             case "scalar":
                 return f"real(scalars[{value.attr('index')}])"
             case "result":
@@ -83,12 +83,18 @@ class Places:
                 return f"real({known[value.attr('name')]})"
         raise self.broken(f"{value.op} {value.attrs} cannot be read in a kernel")
 
-    def storage(self, buffer: Buffer) -> Storage:
-        """What is smaller than p lies in memory as it is computed."""
-        storage = buffer.storage if buffer.domain is Domain.FULL else Storage.COMPUTE
-        if storage not in C_TYPES:
-            raise self.broken(f"{buffer.name} is stored as {storage}, which this target lacks")
-        return storage
+    def spelt(self, buffer: Buffer) -> tuple[str, str, str]:
+        """Element type, and what loads and stores it: names of macros where a class may choose.
+        What is smaller than p lies in memory as it is computed."""
+        if buffer.name in self.stored:
+            name = plain(buffer.name)
+            return f"{name}_stored", f"{name}_widen", f"{name}_narrow"
+        return C_TYPES.get(buffer.storage, REAL) if buffer.domain is Domain.FULL else REAL
+
+    def called(self, which: int, buffer: Buffer, text: str = "") -> str:
+        """`text`, else the current element of `buffer`, as an argument of one of its functions."""
+        function, text = self.spelt(buffer)[which], text or self.place(buffer)
+        return f"{function}({text})" if function else text
 
     def place(self, buffer: Buffer) -> str:
         """The element of `buffer` that belongs to the current one."""
@@ -128,7 +134,7 @@ class Places:
         """What stands before a pass's lines: pointers, and accumulators of the task."""
         lines = [*self._matrix()]
         for buffer in self.touched:
-            kind = C_TYPES[self.storage(buffer)][0]
+            kind = self.spelt(buffer)[0]
             kind = kind if buffer.name in self.written else f"const {kind}"
             start = f"pointers[{self.buffers[buffer.name][0]}]"
             if self.in_columns and buffer.domain is Domain.COL:

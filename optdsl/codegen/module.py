@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 
 from optdsl import hostmath
 from optdsl.codegen.cpu import c_source
-from optdsl.codegen.cpu_places import C_TYPES
 from optdsl.codegen.host import Host, unsupported
 from optdsl.codegen.library import Library
 from optdsl.codegen.literals import LINE_LENGTH, Call, call, layout, literal, raw, tuple_of
@@ -25,6 +24,7 @@ from optdsl.diagnostics import CompileError, Diagnostic, Label
 from optdsl.ir.nodes import Rule, StateDecl, Value, reachable
 from optdsl.ops import OPS, Kind
 from optdsl.runtime.program import TABLE_VERSION
+from optdsl.runtime.storage import STORAGES
 from optdsl.schedule.plan import (
     KernelPass,
     LibraryPass,
@@ -43,6 +43,8 @@ OPTIONS = (
     ("fused", "None"),
     ("capturable", "False"),
     ("differentiable", "False"),
+    ("storage", "None"),
+    ("storage_exempt", "()"),
 )
 """Keywords of every optimizer class; runtime/optimizer.py says what they mean."""
 
@@ -104,10 +106,10 @@ def check_supported(plan: Plan) -> None:
             "E503",
             f"storage `{state.storage}` is not supported yet by the targets cpu and triton",
             (Label(state.span),),
-            f"stored as {', '.join(each for each in C_TYPES)} it is",
+            f"stored as {', '.join(STORAGES)} it is",
         )
         for state in plan.rule.states
-        if state.storage not in C_TYPES and state.span is not None
+        if state.storage not in (*STORAGES, "compute") and state.span is not None
     ]
     if found:
         raise CompileError(found)
@@ -266,6 +268,7 @@ def _variant(variant: Variant, host: Host) -> Call:
         scalars=host.scalars[variant.index],
         states=literal(variant.states),
         temps=tuple_of(temps),
+        stored=literal(variant.stored),
     )
 
 

@@ -4,7 +4,8 @@ Input: a plan. Output: the text of a Python module that imports triton and
 `optdsl.runtime.triton_math` and defines the kernels, named as their passes. A kernel reads the
 tables that runtime/program.py describes; one program works one task. Its other parameters:
 
-    P, REAL   the parameter's dtype and the one that values are computed in
+    P, REAL   the gradient's dtype and the one that values are computed in
+    NAME_type the dtype in which p, or a state of its size, lies in memory
     BLOCK     columns of a block (layout rows), or not less than the elements of any task (flat)
     ROWS      rows of a tile: a power of two, not less than the rows of any task
     ALIGNED   every pointer is a multiple of 16 bytes and, in layout rows, cols one of 16
@@ -32,7 +33,7 @@ from optdsl.codegen.body import (
 from optdsl.codegen.literals import LINE_LENGTH
 from optdsl.codegen.summary import summary
 from optdsl.codegen.templates import render
-from optdsl.codegen.triton_places import CLOSE, CLOSE_COLS, SHORT, SIZES, Places, literal, plus
+from optdsl.codegen.triton_places import CLOSE, CLOSE_COLS, SIZES, Places, literal, plus
 from optdsl.diagnostics import InternalError
 from optdsl.ops import OPS
 from optdsl.schedule.plan import Domain, KernelPass, Plan, Reduction, Store, Variant
@@ -97,12 +98,13 @@ def _flat(
     name = f"{places.kernel.name}_part"
     offsets = _offsets(places.kernel)
     totals = [_Total(each, f"out{offsets[each.slot]}") for each in places.kernel.reductions]
-    declared = [*arguments, "i", "mask", "P: tl.constexpr", "REAL: tl.constexpr"]
+    constants = [name for name in ("REAL", *places.types) if _mentions(element, name)]
+    declared = [*arguments, "i", "mask", *_constants(constants)]
 
     def call(suffix: str, index: str, end: str, depth: int) -> str:
         targets = ", ".join(f"{each.slot}{suffix}" for each in totals)
         left = f"{targets} = {name}(" if targets else f"{name}("
-        return _wrapped(left, [*arguments, index, f"{index} < {end}", "P", "REAL"], ")", depth)
+        return _wrapped(left, [*arguments, index, f"{index} < {end}", *constants], ")", depth)
 
     return render(
         "triton/flat.py.j2",
@@ -112,7 +114,8 @@ def _flat(
         element=element,
         returned=", ".join(f"{each.slot}_part" for each in totals),
         start=_start(places, variant, task, [*element, *arguments]),
-        buffers=len(variant.buffers),
+        constants=_signature(("P", "REAL", *places.types, "BLOCK", "ALIGNED")),
+        buffers=places.columns,
         full=places.kernel.domain is Domain.FULL,
         block=call("_part", "i", "end", 4),
         tail=call("_tail", "tail", "n", 8),
@@ -158,7 +161,8 @@ def _rows(places: Places, variant: Variant, task: list[str], phases: Sequence[Ph
         "triton/rows.py.j2",
         name=places.kernel.name,
         said=_said(variant, places.kernel),
-        buffers=len(variant.buffers),
+        constants=_signature(("P", "REAL", *places.types, "ROWS", "BLOCK", "ALIGNED")),
+        buffers=places.columns,
         start=_start(places, variant, task, texts),
         phases=parts,
     )
@@ -229,7 +233,7 @@ def _store(places: Places, sink: Sink) -> str:
     assert isinstance(sink.what, Store)
     buffer = places.buffers[sink.what.buffer]
     value = _value(sink)
-    if buffer.storage in SHORT:
+    if buffer.name in places.stored:
         value = f"rounded({value}, {places.element_type(buffer)})"
     lanes = places.lanes(buffer.domain)
     if lanes is None:
@@ -251,6 +255,18 @@ def _value(sink: Sink) -> str:
     if sink.what.value.type.dtype is DType.BOOL:
         return f"({sink.name}).to(REAL)"
     return bare(sink.name)
+
+
+def _constants(names: Iterable[str]) -> list[str]:
+    return [f"{name}: tl.constexpr" for name in names]
+
+
+def _signature(names: Iterable[str]) -> str:
+    """A kernel's constants, as the last lines of its parameters."""
+    lines = _wrapped("", _constants(names), "", 0).splitlines()
+    if len(lines) == 1:
+        return f"{lines[0]},"
+    return "\n".join(lines).strip()
 
 
 def _slot(sink: Sink) -> str:

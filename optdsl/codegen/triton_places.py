@@ -18,16 +18,6 @@ from optdsl.ir.nodes import Value, reachable
 from optdsl.schedule.plan import Buffer, Domain, KernelPass, Phase, Plan, Reduction, Variant
 from optdsl.types import DType, Storage
 
-ELEMENT_TYPES = {
-    Storage.PARAM: "P",
-    Storage.COMPUTE: "REAL",
-    Storage.FLOAT32: "tl.float32",
-    Storage.BF16: "tl.bfloat16",
-    Storage.FP16: "tl.float16",
-}
-SHORT = (Storage.PARAM, Storage.BF16, Storage.FP16)
-"""Storages of perhaps fewer bits than a value has: what is stored there is rounded explicitly."""
-
 SIZES = {"numel": 0, "rows": 1, "cols": 2, "batch": 3}
 """Columns of the shapes table."""
 
@@ -56,8 +46,9 @@ class Places:
         touched = _loads(leaves) | {each.buffer for each in kernel.stores}
         self.used = [name for name in self.buffers if name in touched]
         self.results = {each.attr("slot") for each in leaves if each.op == "result"}
-        for name in self.used:
-            self.element_type(self.buffers[name])
+        self.stored = [name for name in variant.stored if name in touched]
+        self.types = [f"{name}_type" for name in self.stored]
+        self.columns = len(variant.buffers) + len(variant.stored)
         self._check_order()
 
     def _check_order(self) -> None:
@@ -71,10 +62,10 @@ class Places:
             written |= {each.buffer for each in phase.stores}
 
     def element_type(self, buffer: Buffer) -> str:
-        if buffer.storage not in ELEMENT_TYPES:
-            text = f"the Triton target cannot store {buffer.name} as {buffer.storage} yet"
-            raise InternalError("codegen.triton", text)
-        return ELEMENT_TYPES[buffer.storage]
+        """The constant that says how an element of `buffer` lies in memory."""
+        if buffer.name in self.stored:
+            return f"{buffer.name}_type"
+        return "P" if buffer.storage is Storage.PARAM else "REAL"
 
     def leaf(self, value: Value) -> str:
         """The text of a value that no op of the table computes."""

@@ -4,8 +4,9 @@ Input: a class's tables, its members, its states. Output: the `pointers` table, 
 
 Temps of all plans on a device share one arena, since they live within a step. A temp of n
 parameters of one shape and scalar row lies in one strided block, each on 64 bytes, so that a
-library pass sees [n, rows, cols] without a copy. A parameter that is not contiguous is copied into
-a buffer of its own before the kernels and back behind them.
+library pass sees [n, rows, cols] without a copy. What kernels cannot work on as it is kept (a
+parameter that is not contiguous, a state that is rounded and read again in the same step) is loaded
+into a buffer of its own before the kernels and saved behind them.
 
 Relies on: holdings.py, library.py, tables.py. Does not do: gradients' addresses (engine.py).
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,8 @@ from torch import Tensor
 from optdsl.runtime.cohorts import Cohort, Member
 from optdsl.runtime.holdings import Holdings, is_shared
 from optdsl.runtime.library import Batch
-from optdsl.runtime.program import Library, Program, Temp
-from optdsl.runtime.state import compute_dtype
+from optdsl.runtime.program import Kernel, Library, Program, Temp
+from optdsl.runtime.storage import PLAIN, Codec, Parts, compute_dtype, reads_again
 from optdsl.runtime.tables import ClassTable, ResultLayout
 
 ALIGNMENT = 64
@@ -87,6 +89,16 @@ class SharedTemps:
         return self._offsets[key]
 
 
+@dataclass(frozen=True)
+class Unpacked:
+    """The `values` of p or a state, in memory of their own while a step works on them."""
+
+    name: str
+    codec: Codec
+    parts: Parts
+    values: Tensor
+
+
 class ClassBuffers:
     """The buffers of one class. Set `gradients` (by `Member.index`) before a batch runs."""
 
@@ -104,10 +116,13 @@ class ClassBuffers:
         self.arena = shared.arena
         self.real = compute_dtype(members[0].p.dtype)
         self.gradients: Sequence[Tensor | None] = ()
-        self.copies: list[tuple[Tensor, Tensor]] = []
-        self.parameters = [self._contiguous(member) for member in members]
+        self.unpacked: list[Unpacked] = []
+        self.parameters = [self._parameter(member) for member in members]
         self.temps = {temp.name: temp for temp in table.variant.temps}
         self.states: dict[str, list[Tensor]] = {}
+        self._codecs = {  # the same for all members
+            name: holdings.codec(holdings.states[name], members[0]) for name in table.variant.states
+        }
         self.groups: dict[tuple[Any, ...], list[int]] = {}
         for index, entry in enumerate(table.entries[: len(members)]):
             key = (entry.sizes, entry.row)
@@ -126,32 +141,46 @@ class ClassBuffers:
             self.table.pointers[:, column] += self.arena.address
 
     @property
-    def writes_p(self) -> bool:
+    def writes(self) -> frozenset[str]:
+        """The buffers that a step changes."""
         variant = self.table.variant
-        kernels = any("p" in each.writes for each in variant.kernels)
-        return kernels or any("p" in each.writes for each in variant.libraries)
+        passes: list[Kernel | Library] = [*variant.kernels, *variant.libraries]
+        return frozenset(name for each in passes for name in each.writes)
+
+    @property
+    def types(self) -> dict[str, torch.dtype]:
+        """As what kernels find the elements of each buffer in `Variant.stored`."""
+        found = {"p": self.parameters, **self.states}
+        return {name: found[name][0].dtype for name in self.table.variant.stored}
 
     def copy_in(self) -> None:
-        """Before a step: parameters that are not contiguous."""
-        if self.copies:
+        """Before a step: loads the values that kernels do not find as they are kept."""
+        if self.unpacked:
             with torch.no_grad():
-                for own, buffer in self.copies:
-                    buffer.copy_(own)
+                for each in self.unpacked:
+                    each.values.copy_(each.codec.load(each.parts))
 
     def copy_out(self) -> None:
-        """Behind a step: their new values."""
-        if self.copies and self.writes_p:
+        """Behind a step: saves those that it changed."""
+        if self.unpacked:
+            written = self.writes
             with torch.no_grad():
-                for own, buffer in self.copies:
-                    own.copy_(buffer)
+                for each in self.unpacked:
+                    if each.name in written:
+                        each.codec.save(each.values, each.parts)
 
-    def _contiguous(self, member: Member) -> Tensor:
+    def _parameter(self, member: Member) -> Tensor:
         own = member.p.detach()
         if own.is_contiguous() and not own.is_neg():
             return own
-        buffer = torch.empty_like(own, memory_format=torch.contiguous_format)
-        self.copies.append((own, buffer))
-        return buffer
+        return self._unpack(member, "p", PLAIN[own.dtype], [own], own.dtype)
+
+    def _unpack(
+        self, member: Member, name: str, codec: Codec, parts: Parts, dtype: torch.dtype
+    ) -> Tensor:
+        values = self.holdings.unpacked(member, name, dtype)
+        self.unpacked.append(Unpacked(name, codec, parts, values))
+        return values
 
     def _place(self, column: int, name: str) -> None:
         """Writes the addresses of buffer `name`, for a temp its offsets in the arena."""
@@ -167,9 +196,14 @@ class ClassBuffers:
             raise ValueError(f"{self.program.name}: inputs ({name}) are not supported yet")
 
     def _state(self, name: str, index: int) -> Tensor:
+        """The tensor that a step reads and writes as the state `name`."""
         member, row = self.members[index], self.table.entries[index].row
         cohort, h = self.placed[row]
-        return self.holdings.tensor(self.holdings.states[name], member, h, cohort.e)
+        state = self.holdings.states[name]
+        parts, codec = self.holdings.parts(state, member, h, cohort.e), self._codecs[name]
+        if codec.plain and (codec.dtype is self.real or not reads_again(self.table.variant, name)):
+            return parts[0]
+        return self._unpack(member, name, codec, parts, self.real)
 
     def _place_state(self, name: str) -> list[int]:
         tensors = [self._state(name, index) for index in range(len(self.members))]

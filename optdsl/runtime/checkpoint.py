@@ -30,7 +30,8 @@ from optdsl.runtime.groups import (
 )
 from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
 from optdsl.runtime.program import Program, State
-from optdsl.runtime.state import STEP, state_dtype, state_shape
+from optdsl.runtime.state import STEP
+from optdsl.runtime.storage import Choice
 
 STEPS = "steps"
 """Where a group keeps the count of its steps, if its rule reads it; hyperparameters cannot be
@@ -45,8 +46,10 @@ class Loaded:
     states: dict[Tensor, dict[str, Any]]
 
 
-def read(program: Program, groups: Sequence[Group], saved: Mapping[str, Any]) -> Loaded:
-    """Checks `saved` against the parameters of `groups` and copies it.
+def read(
+    program: Program, groups: Sequence[Group], choice: Choice, saved: Mapping[str, Any]
+) -> Loaded:
+    """Checks `saved` against the parameters of `groups` and copies it, stored as `choice` says.
 
     Raises ValueError for other groups, a state of another shape, one that is unknown or missing.
     """
@@ -58,7 +61,7 @@ def read(program: Program, groups: Sequence[Group], saved: Mapping[str, Any]) ->
     params = [p for group in new_groups for p in group["params"]]
     loaded: dict[Tensor, dict[str, Any]] = {}
     table: dict[Tensor, dict[str, Any]] = {}
-    holdings = Holdings(program, states, table, new_groups)
+    holdings = Holdings(program, states, table, new_groups, choice)
     for key, p in zip(keys, params, strict=True):
         entry = saved["state"].get(key)
         if not entry:
@@ -143,14 +146,13 @@ def _fitted(
     value: Any,
 ) -> Tensor:
     """A copy of `value` with the dtype and device of `state`."""
-    sizes = holdings.sizes(member, h, e)
-    shape = state_shape(state, member.p, holdings.program.view, sizes)
+    shape = holdings.shape(state, member, h, e)
     if not isinstance(value, Tensor) or tuple(value.shape) != shape:
         what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(
             f"the checkpoint's {state.key!r} of {describe(member)} is {what}, not {list(shape)}"
         )
-    dtype = state_dtype(state, member.p.dtype)
+    dtype = holdings.codec(state, member).layout(shape)[0].dtype
     return value.detach().to(member.p.device, dtype, copy=True).contiguous()
 
 

@@ -9,7 +9,8 @@ Relies on: native.py, driver.c. Does not do: tables (tables.py), the choice of v
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,8 @@ import torch
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.native import NativeError, load, load_kernels
 from optdsl.runtime.program import Program
-from optdsl.runtime.stages import DevicePlan
+from optdsl.runtime.stages import DevicePlan, StepClass
+from optdsl.runtime.storage import PLAIN, compute_dtype
 from optdsl.runtime.tables import Cutting, Ints, StageTable
 
 CUTTING = Cutting()
@@ -36,6 +38,14 @@ time of about 8,000 elements of AdamW, and far more where another process holds 
 
 TASK_WORK = 256
 """What starting a task costs, in elements."""
+
+
+ELEMENTS = {
+    "bf16": ("bf16", "widen_bf16", "narrow_bf16"),
+    "fp16": ("fp16", "widen_fp16", "narrow_fp16"),
+    "float32": ("float", "", ""),
+}
+"""Of elements that are not as values are computed: their C type, what loads and stores them."""
 
 
 @cache
@@ -75,14 +85,14 @@ class CpuRunner:
         self.results = torch.from_numpy(self._results)
         self._driver = driver()
         self._calls: dict[tuple[int, int, int], _Call] = {}
-        self._kernels: dict[tuple[torch.dtype, str], int] = {}
-        for step_class in plan.classes:
-            library = load_kernels(program.c_source, str(step_class.dtype).removeprefix("torch."))
-            for kernel in step_class.table.variant.kernels:
+        self._kernels: dict[tuple[int, str], int] = {}
+        for each in plan.classes:
+            dtype = str(each.dtype).removeprefix("torch.")
+            library = load_kernels(program.c_source, dtype, *storage_flags(program, each))
+            for kernel in each.table.variant.kernels:
                 function = getattr(library, kernel.name)
                 address = ctypes.cast(function, ctypes.c_void_p).value or 0
-                self._kernels[step_class.dtype, kernel.name] = address
-        self._dtypes = {id(each.table): each.dtype for each in plan.classes}
+                self._kernels[id(each.table), kernel.name] = address
 
     def begin(self, *, addresses: bool) -> None:
         """Nothing: the kernels read the plan's own arrays."""
@@ -121,7 +131,7 @@ class CpuRunner:
         passes = np.zeros((len(stage.launches), 8), np.int64)
         for row, (table, launch) in enumerate(stage.launches):
             passes[row] = (
-                self._kernels[self._dtypes[id(table)], launch.kernel.name],
+                self._kernels[id(table), launch.kernel.name],
                 len(launch.tasks),
                 launch.tasks.ctypes.data,
                 table.pointers.ctypes.data,
@@ -137,6 +147,22 @@ class CpuRunner:
             *(stage.finish.ctypes.data, len(stage.finish)),
             *(stage.finish_shared.ctypes.data, len(stage.finish_shared)),
         ]
+
+
+def storage_flags(program: Program, step_class: StepClass) -> Iterator[str]:
+    """What a build must be told of how the buffers of a class lie in memory: nothing of those that
+    lie as the rule declares them."""
+    real = compute_dtype(step_class.dtype)
+    declared = {state.name: state.storage for state in program.states} | {"p": "param"}
+    usual = {"compute": real, "param": step_class.dtype}
+    for name, dtype in step_class.buffers.types.items():
+        kind, storage = PLAIN[dtype].name, declared[name]
+        if dtype is not usual.get(storage) and kind != storage:
+            spelt = re.sub(r"\W", "_", name)
+            element, widen, narrow = ELEMENTS[kind] if dtype is not real else ("real", "", "")
+            yield f"-D{spelt}_stored={element}"
+            yield f"-D{spelt}_widen={widen}"
+            yield f"-D{spelt}_narrow={narrow}"
 
 
 def deal(work: Sequence[Ints], parts: int) -> Ints:

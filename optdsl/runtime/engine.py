@@ -32,6 +32,7 @@ from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter, reference_step
 from optdsl.runtime.stages import DevicePlan, Order, StepClass, plan_device
 from optdsl.runtime.state import Changes, ParameterState, StateTable
+from optdsl.runtime.storage import Choice
 
 KEPT_PLANS = 16
 """Vectors of variants whose plans are kept; `every k` alternates between two."""
@@ -53,9 +54,14 @@ class Engine:
     """The steps of one optimizer. `counters` say what was done."""
 
     def __init__(
-        self, program: Program, owner: Owner, backend: str, interpreter: Interpreter | None
+        self,
+        program: Program,
+        owner: Owner,
+        backend: str,
+        interpreter: Interpreter | None,
+        choice: Choice,
     ) -> None:
-        self.program, self.owner = program, owner
+        self.program, self.owner, self.choice = program, owner, choice
         self.backend, self.interpreter = backend, interpreter
         self.counters = Counters()
         self._statics: list[tuple[Group, Static]] = []
@@ -82,7 +88,7 @@ class Engine:
         self._active: list[bool] | None = None
         self._backends: dict[torch.device, Backend | None] = {}
         self._scanner = Scanner([], self.program.reads_gradient)
-        self._holdings = Holdings(self.program, self._states, {}, [])
+        self._holdings = Holdings(self.program, self._states, {}, [], self.choice)
         self._plans.clear()
 
     def record(self, group: Group) -> None:
@@ -180,7 +186,8 @@ class Engine:
         self._owned = [self.owner.state[p] for p in self._params]
         for own in self._owned:
             own.t = own.t or 0
-        self._holdings = Holdings(self.program, self._states, self.owner.state, groups)
+        table = self.owner.state
+        self._holdings = Holdings(self.program, self._states, table, groups, self.choice)
         counts = [own.t or 0 for own in self._owned]
         born = [self._holdings.existing(member) for member in members]
         self._cohorts = make_cohorts(self.program, members, counts, born)

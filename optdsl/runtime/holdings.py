@@ -13,18 +13,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from optdsl.runtime.cohorts import Environment, Member, Sizes
 from optdsl.runtime.program import Program, State
-from optdsl.runtime.state import all_sizes, make_state, state_dtype, state_shape
+from optdsl.runtime.state import all_sizes, state_shape
+from optdsl.runtime.storage import Choice, Codec, Part, Parts, compute_dtype
 
 Group = dict[str, Any]
 
 
 class Holdings:
-    """`table` is `Optimizer.state`, `groups` are `param_groups`, `states` those of the program with
-    the storage that this optimizer gives them."""
+    """`table` is `Optimizer.state`, `groups` are `param_groups`, `states` those of the program, to
+    which `choice` gives their storage."""
 
     def __init__(
         self,
@@ -32,13 +34,16 @@ class Holdings:
         states: Mapping[str, State],
         table: dict[Tensor, dict[str, Any]],
         groups: Sequence[Group],
+        choice: Choice,
     ) -> None:
         self.program = program
         self.states = states
         self.table = table
         self.groups = groups
+        self.choice = choice
         self._made: dict[tuple[int, str], tuple[dict[str, Any], str, Tensor]] = {}
-        self._checked: dict[tuple[int, str], Tensor] = {}
+        self._checked: dict[tuple[int, str], Parts] = {}
+        self._unpacked: dict[tuple[int, str], Tensor] = {}
         self._sizes: dict[tuple[int, Sizes], dict[str, int]] = {}
 
     def sizes(self, member: Member, h: Mapping[str, Any], e: Environment) -> dict[str, int]:
@@ -63,8 +68,12 @@ class Holdings:
             if isinstance((group if is_shared(state) else own).get(state.key), Tensor)
         )
 
-    def tensor(self, state: State, member: Member, h: Mapping[str, Any], e: Environment) -> Tensor:
-        """The tensor of `state` for `member`, contiguous and of the right dtype, made if need be.
+    def codec(self, state: State, member: Member) -> Codec:
+        """How `state` of `member` is kept."""
+        return self.choice.of_state(state, member)
+
+    def parts(self, state: State, member: Member, h: Mapping[str, Any], e: Environment) -> Parts:
+        """The tensors of `state` for `member`, contiguous and of the right dtypes, made if need be.
 
         Raises ValueError where what lies there has another shape, dtype or device.
         """
@@ -73,19 +82,37 @@ class Holdings:
         if known is not None:
             return known
         holder = self._holder(state, member)
-        found = holder.get(state.key)
-        if not isinstance(found, Tensor):
-            made = self._made.get((id(holder), state.key))
-            found = made[2] if made else self._make(state, member, h, e)
-        self._check(state, found, member, h, e)
-        self._checked[member.index, state.key] = found
-        return found
+        layout = self._layout(state, member, h, e)
+        if not any(self._found(holder, key) is not None for key in layout):
+            self._make(state, member, h, e)
+        found = [self._found(holder, key) for key in layout]
+        parts = [
+            self._checked_part(member, key, part, tensor)
+            for (key, part), tensor in zip(layout.items(), found, strict=True)
+        ]
+        self._checked[member.index, state.key] = parts
+        return parts
 
-    def put(self, state: State, member: Member, tensor: Tensor) -> None:
-        """Makes `tensor` the state of `member`, its group or the run."""
-        holders = self.groups if state.domain == "all" else [self._holder(state, member)]
-        for holder in holders:
-            dict.__setitem__(holder, state.key, tensor)
+    def value(self, state: State, member: Member, h: Mapping[str, Any], e: Environment) -> Tensor:
+        """The values of `state`; its own tensor where that holds them as they are."""
+        return self.codec(state, member).load(self.parts(state, member, h, e))
+
+    def unpacked(self, member: Member, name: str, dtype: torch.dtype) -> Tensor:
+        """Memory for the values of a state of p's size, or of p, while a step works on them."""
+        key = member.index, name
+        if key not in self._unpacked:
+            shape, device = member.p.shape, member.p.device
+            self._unpacked[key] = torch.empty(shape, dtype=dtype, device=device)
+        return self._unpacked[key]
+
+    def put(
+        self, state: State, member: Member, values: Tensor, h: Mapping[str, Any], e: Environment
+    ) -> None:
+        """Makes `values` the state of `member`, its group or the run."""
+        packed = self._packed(state, member, values, h, e)
+        for holder in self._holders(state, member):
+            for key, tensor in packed.items():
+                dict.__setitem__(holder, key, tensor)
         self._checked.clear()
 
     def commit(self) -> None:
@@ -104,30 +131,71 @@ class Holdings:
             return self.groups[0 if state.domain == "all" else member.group_index]
         return self.table[member.p]
 
-    def _make(self, state: State, member: Member, h: Mapping[str, Any], e: Environment) -> Tensor:
-        shape = state_shape(state, member.p, self.program.view, self.sizes(member, h, e))
+    def _holders(self, state: State, member: Member) -> Sequence[dict[str, Any]]:
+        """All that hold the state: one of the run stands in every group."""
+        return self.groups if state.domain == "all" else [self._holder(state, member)]
+
+    def _found(self, holder: dict[str, Any], key: str) -> Tensor | None:
+        found = holder.get(key)
+        if isinstance(found, Tensor):
+            return found
+        made = self._made.get((id(holder), key))
+        return made[2] if made else None
+
+    def shape(
+        self, state: State, member: Member, h: Mapping[str, Any], e: Environment
+    ) -> tuple[int, ...]:
+        """The shape of the values of `state`."""
+        return state_shape(state, member.p, self.program.view, self.sizes(member, h, e))
+
+    def _layout(
+        self, state: State, member: Member, h: Mapping[str, Any], e: Environment
+    ) -> dict[str, Part]:
+        """The keys under which the state lies, and what lies there."""
+        layout = self.codec(state, member).layout(self.shape(state, member, h, e))
+        return {f"{state.key}{part.beside}": part for part in layout}
+
+    def _make(self, state: State, member: Member, h: Mapping[str, Any], e: Environment) -> None:
         own = Environment(member, e.t, e.born)
         own.steps = e.steps
         first = float(self.program.fill(state.name, h, own)) if state.fill else 0.0
-        tensor = make_state(state, shape, member.p, first)
-        holders = self.groups if state.domain == "all" else [self._holder(state, member)]
-        for holder in holders:
-            self._made[id(holder), state.key] = holder, state.key, tensor
-        return tensor
+        real = compute_dtype(member.p.dtype)
+        shape = self.shape(state, member, h, e)
+        values = torch.full(shape, first, dtype=real, device=member.p.device)
+        packed = self._packed(state, member, values, h, e)
+        for holder in self._holders(state, member):
+            for key, tensor in packed.items():
+                self._made[id(holder), key] = holder, key, tensor
 
-    def _check(
-        self, state: State, found: Tensor, member: Member, h: Mapping[str, Any], e: Environment
-    ) -> None:
-        shape = state_shape(state, member.p, self.program.view, self.sizes(member, h, e))
-        dtype = state_dtype(state, member.p.dtype)
-        device = member.p.device
-        if (tuple(found.shape), found.dtype, found.device) != (shape, dtype, device):
+    def _packed(
+        self, state: State, member: Member, values: Tensor, h: Mapping[str, Any], e: Environment
+    ) -> dict[str, Tensor]:
+        """New tensors that hold `values`, by their keys."""
+        layout = self._layout(state, member, h, e)
+        made = {
+            key: torch.empty(part.shape, dtype=part.dtype, device=member.p.device)
+            for key, part in layout.items()
+        }
+        values = values.reshape(self.shape(state, member, h, e))
+        self.codec(state, member).save(values, list(made.values()))
+        return made
+
+    def _checked_part(self, member: Member, key: str, part: Part, found: Tensor | None) -> Tensor:
+        needed = f"{self.program.name} needs {part.dtype} {list(part.shape)} on {member.p.device}"
+        if found is None:
+            raise ValueError(f"{describe(member)} lacks {key!r}; {needed}")
+        if (tuple(found.shape), found.dtype, found.device) != (
+            part.shape,
+            part.dtype,
+            member.p.device,
+        ):
             raise ValueError(
-                f"state {state.key!r} of {describe(member)} is {found.dtype} {list(found.shape)} "
-                f"on {found.device}; {self.program.name} needs {dtype} {list(shape)} on {device}"
+                f"state {key!r} of {describe(member)} is {found.dtype} {list(found.shape)} "
+                f"on {found.device}; {needed}"
             )
         if not found.is_contiguous():
-            raise ValueError(f"state {state.key!r} of {describe(member)} is not contiguous")
+            raise ValueError(f"state {key!r} of {describe(member)} is not contiguous")
+        return found
 
 
 def is_shared(state: State) -> bool:

@@ -89,14 +89,15 @@ def _probe(command: str) -> Compiler | None:
     return Compiler((path, *words[1:]), answer.stdout.partition("\n")[0].strip())
 
 
-def load_kernels(source: str, dtype: str) -> ctypes.CDLL:
-    """The generated kernels in `source` for parameters of `dtype`, one of DTYPES.
+def load_kernels(source: str, dtype: str, *flags: str) -> ctypes.CDLL:
+    """The generated kernels in `source` for parameters of `dtype`, one of DTYPES, built with
+    `flags` besides.
 
     Raises NativeError for another dtype, without a compiler, or where the compiler fails.
     """
     if dtype not in DTYPES:
         raise NativeError(f"no kernels for parameters of dtype {dtype}; there are {DTYPES}")
-    return load(source, f"-DPARAM_{dtype}")
+    return load(source, f"-DPARAM_{dtype}", *flags)
 
 
 def load(source: str, *flags: str) -> ctypes.CDLL:

@@ -17,7 +17,7 @@ Relies on: engine.py, groups.py, checkpoint.py. Does not do: the step itself.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +42,7 @@ from optdsl.runtime.groups import (
 from optdsl.runtime.program import TABLE_VERSION, Program
 from optdsl.runtime.reference import Interpreter
 from optdsl.runtime.state import plain_table
+from optdsl.runtime.storage import Choice, check_exempt, choose
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -53,7 +54,9 @@ class Optimizer(torch.optim.Optimizer):
     gives the rule's attributes: a value, or a dict from a parameter or its name; a group's own
     entry comes first. `foreach` and `fused` choose between torch's implementations and are
     accepted without effect; `capturable` and `differentiable` must be false. `seed` is the key of
-    all random draws of a rule that has any; a group may have its own.
+    all random draws of a rule that has any; a group may have its own. `storage` says how states
+    of the parameters' size are stored, all or by key: float32, bf16, fp16, param; those of the
+    parameters in `storage_exempt` (tensors or names) stay float32.
 
     Raises ValueError for a hyperparameter that the rule forbids, a misspelt one, and parameters
     that cannot be optimized (complex, sparse, integer).
@@ -78,6 +81,8 @@ class Optimizer(torch.optim.Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         seed: int | None = None,
+        storage: str | Mapping[str, str] | None = None,
+        storage_exempt: Collection[torch.Tensor | str] = (),
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(f"backend {backend!r}: it is one of {', '.join(BACKENDS)}")
@@ -94,12 +99,17 @@ class Optimizer(torch.optim.Optimizer):
         options = {"capturable": capturable, "differentiable": differentiable}
         check_options(self.program, options)
         self._backend = backend
-        self._engine = Engine(self.program, self, backend, type(self).interpreter)
+        self._choice = choose(self.program, storage, storage_exempt)
+        self._engine = self._make_engine()
         defaults = {**hypers, **declared, **(attributes or {}), "maximize": maximize}
         if seed is not None:
             defaults["seed"] = seed
         super().__init__(params, defaults)
         check_found(self.program, attributes or {}, self.param_groups)
+        check_exempt(self.program, self._choice, self.param_groups)
+
+    def _make_engine(self) -> Engine:
+        return Engine(self.program, self, self._backend, type(self).interpreter, self._choice)
 
     @property
     def counters(self) -> Counters:
@@ -176,7 +186,7 @@ class Optimizer(torch.optim.Optimizer):
         state_dict = state_dict.copy()
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
-        loaded = checkpoint.read(self.program, self.param_groups, state_dict)
+        loaded = checkpoint.read(self.program, self.param_groups, self._choice, state_dict)
         self.param_groups = loaded.groups
         self.state = defaultdict(dict, loaded.states)
         self._engine.forget()
@@ -184,18 +194,20 @@ class Optimizer(torch.optim.Optimizer):
             after(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickles and copies hold: torch's three entries and the backend."""
+        """What pickles and copies hold: torch's three entries, the backend and the storage."""
         return {
             "defaults": self.defaults,
             "state": defaultdict(dict, plain_table(self.state)),
             "param_groups": self.param_groups,
             "backend": self._backend,
+            "storage": self._choice,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         self._backend = state.pop("backend", "auto")
+        self._choice = state.pop("storage", Choice())
         super().__setstate__(state)
-        self._engine = Engine(self.program, self, self._backend, type(self).interpreter)
+        self._engine = self._make_engine()
         for group in self.param_groups:
             self._engine.record(group)

@@ -5,8 +5,9 @@ standard library. Does not do: the step (engine.py), any target's call (cpu.py, 
 
 Tables of a class (a variant x device x dtypes x alignment), int64 unless said otherwise:
 
-    pointers  [tensors, K]   address of each of the variant's buffers, in the order of
-                             `Variant.buffers`
+    pointers  [tensors, K+C] address of each of the variant's buffers, in the order of
+                             `Variant.buffers`; then, in the order of `Variant.stored`, of what lies
+                             beside a buffer's elements (see storage.py), 0 where nothing does
     shapes    [tensors, 8]   numel, rows, cols, batch, scalar row, offset of the tensor's TENSOR
                              results, of its GROUP results, of its MATRIX and COL results
     tasks     [tasks, 4]     tensor, lo, hi, offset into partials
@@ -45,8 +46,9 @@ TABLE_VERSION = 2
 @dataclass(frozen=True)
 class State:
     """`shape` holds the texts of its dimensions, () for one number; `domain` as in a plan.
-    `storage` is compute, param, float32, bf16, ...; `fill` says that `Program.fill` gives its first
-    value, else the variant in which `first(name)` holds writes it."""
+    `storage` is what the rule says: compute, param, float32, bf16, ...; `fill` says that
+    `Program.fill` gives its first value, else the variant in which `first(name)` holds writes it;
+    `nonnegative` that it never is below zero."""
 
     name: str
     key: str
@@ -55,6 +57,7 @@ class State:
     storage: str
     fill: bool
     birth: str
+    nonnegative: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class Library:
 @dataclass(frozen=True)
 class Variant:
     """`scalars(h, e)` gives the scalar row of a group `h` and an environment `e`. One of its
-    numbers is `e.g_scale`, by which kernels multiply each gradient that they load."""
+    numbers is `e.g_scale`, by which kernels multiply each gradient that they load. `stored` names
+    the buffers whose storage a class may choose: p and the states of its size."""
 
     buffers: tuple[str, ...]
     kernels: tuple[Kernel, ...]
@@ -112,6 +116,7 @@ class Variant:
     scalars: Callable[[Any, Any], tuple[float, ...]]
     states: tuple[str, ...]
     temps: tuple[Temp, ...] = ()
+    stored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

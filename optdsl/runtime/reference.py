@@ -18,7 +18,7 @@ from torch import Tensor
 from optdsl.runtime.cohorts import Cohort, Member
 from optdsl.runtime.holdings import Holdings, is_shared
 from optdsl.runtime.program import State
-from optdsl.runtime.state import compute_dtype, state_dtype, state_shape
+from optdsl.runtime.storage import compute_dtype
 
 
 @dataclass
@@ -110,7 +110,7 @@ def _participant(
     )
     for name in holdings.existing(member):
         state = holdings.states[name]
-        tensor = holdings.tensor(state, member, participant.group, cohort.e)
+        tensor = holdings.value(state, member, participant.group, cohort.e)
         if is_shared(state):
             group = member.group_index if state.domain == "group" else None
             participant.shared[name, group] = tensor
@@ -132,13 +132,10 @@ def _store(
     h: Mapping[str, Any],
     value: Tensor,
 ) -> None:
-    """Writes a state in place, or makes it, in the shape and dtype that it has elsewhere."""
-    if state.name in holdings.existing(member):
-        tensor = holdings.tensor(state, member, h, cohort.e)
-        tensor.copy_(value.reshape(tensor.shape))
+    """Writes a state in place, or makes it, as it is kept elsewhere."""
+    if state.name not in holdings.existing(member):
+        holdings.put(state, member, value, h, cohort.e)
         return
-    sizes = holdings.sizes(member, h, cohort.e)
-    shape = state_shape(state, member.p, holdings.program.view, sizes)
-    dtype = state_dtype(state, member.p.dtype)
-    # `to` may return the interpreter's own tensor, which others may share.
-    holdings.put(state, member, value.reshape(shape).to(dtype, copy=True).contiguous())
+    parts = holdings.parts(state, member, h, cohort.e)
+    shape = holdings.shape(state, member, h, cohort.e)
+    holdings.codec(state, member).save(value.reshape(shape), parts)

@@ -42,9 +42,10 @@ from optdsl.runtime.tables import (
 
 @dataclass(eq=False)
 class StepClass:
-    """Parameters with the same variant, dtype and alignment. The first entries of the table are
-    `members`, then come those of shared states. Row i of the scalars is that of `cohorts[i]`;
-    `gradient` is the column of the gradients' addresses, None where the variant reads none."""
+    """Parameters with the same variant, dtype, storage and alignment. The first entries of the
+    table are `members`, then come those of shared states. Row i of the scalars is that of
+    `cohorts[i]`; `gradient` is the column of the gradients' addresses, None where the variant reads
+    none."""
 
     table: ClassTable
     members: list[Member]
@@ -136,7 +137,7 @@ def plan_device(
     _add_launches(program, builder, classes)
     stages = builder.finished()
     segments = _segments(classes, stages, results)
-    written = [m.p for each in classes if each.buffers.writes_p for m in each.members]
+    written = [m.p for each in classes if "p" in each.buffers.writes for m in each.members]
     return DevicePlan(device, classes, stages, segments, builder.partials, results.size, written)
 
 
@@ -151,36 +152,38 @@ def _classes(
     aligned: Mapping[int, bool] | None,
 ) -> list[tuple[Variant, list[tuple[Member, int, bool]], Placed]]:
     """The classes: a variant, its members with their scalar rows, and the rows' cohorts."""
-    found: dict[tuple[int, torch.dtype, bool], tuple[list[tuple[Member, int, bool]], Placed]] = {}
+    found: dict[tuple[Any, ...], tuple[list[tuple[Member, int, bool]], Placed]] = {}
     for order in orders:
         variant = program.variants[order.variant]
         for member in order.cohort.members:
             if member.p.device != device:
                 continue
             for name in variant.states:  # those of empty parameters, too
-                holdings.tensor(holdings.states[name], member, order.h, order.cohort.e)
+                holdings.parts(holdings.states[name], member, order.h, order.cohort.e)
             if member.sizes.numel == 0:
                 continue
             even = False
             if aligned is not None:
                 even = aligned[member.index] and _aligned(variant, member, order, holdings)
-            key = order.variant, member.p.dtype, even
+            codecs = [holdings.codec(holdings.states[n], member).name for n in variant.states]
+            key = order.variant, member.p.dtype, *codecs, even
             members, placed = found.setdefault(key, ([], []))
             if not placed or placed[-1][0] is not order.cohort:
                 placed.append((order.cohort, order.h))
             members.append((member, len(placed) - 1, even))
     return [
         (program.variants[index], members, placed)
-        for (index, _, _), (members, placed) in found.items()
+        for (index, *_), (members, placed) in found.items()
     ]
 
 
 def _aligned(variant: Variant, member: Member, order: Order, holdings: Holdings) -> bool:
     """Whether the parameter and its states lie on 16 bytes; temps always do."""
     states = [holdings.states[name] for name in variant.states]
-    tensors = [holdings.tensor(each, member, order.h, order.cohort.e) for each in states]
-    full = [t for t, each in zip(tensors, states, strict=True) if each.domain == "full"]
-    return all(each.data_ptr() % 16 == 0 for each in [member.p, *full])
+    full = [each for each in states if each.domain == "full"]
+    parts = [holdings.parts(each, member, order.h, order.cohort.e) for each in full]
+    tensors = [member.p, *(each for many in parts for each in many)]
+    return all(each.data_ptr() % 16 == 0 for each in tensors)
 
 
 def _make_class(

@@ -1,4 +1,4 @@
-"""The states of parameters: their dtypes and shapes, how they are made, and the dicts they lie in.
+"""The states of parameters: their shapes, and the dicts they lie in.
 
 Input: a program's states, a parameter's sizes. Output: tensors.
 
@@ -26,34 +26,6 @@ PARAMETER_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 STEP = "step"
 """The key under which torch keeps the number of updates; no state can be called so."""
 
-STORED_AS = {
-    "float32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
-"""Dtype of a storage that does not depend on the parameter."""
-
-
-def compute_dtype(parameter: torch.dtype) -> torch.dtype:
-    """What values are computed in: float32, or float64 for float64 parameters."""
-    return torch.float64 if parameter is torch.float64 else torch.float32
-
-
-def state_dtype(state: State, parameter: torch.dtype) -> torch.dtype:
-    """The dtype of `state` for a parameter of dtype `parameter`. Raises ValueError for a storage
-    that no target has yet."""
-    if state.domain != "full" or state.storage == "compute":
-        return compute_dtype(parameter)
-    if state.storage == "param":
-        return parameter
-    try:
-        return STORED_AS[state.storage]
-    except KeyError:
-        known = ", ".join(["compute", "param", *STORED_AS])
-        raise ValueError(
-            f"state {state.name}: storage {state.storage!r} is not supported; there are {known}"
-        ) from None
-
 
 def state_shape(state: State, p: Tensor, view: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The shape of `state`'s tensor for parameter `p`: p's own, or with the sizes 1 that its type
@@ -72,13 +44,6 @@ def state_shape(state: State, p: Tensor, view: str, sizes: Mapping[str, int]) ->
         case "tensor" | "group" | "all":
             return ()
     return tuple(each if isinstance(each, int) else sizes[each] for each in state.shape)
-
-
-def make_state(state: State, shape: tuple[int, ...], like: Tensor, first: float) -> Tensor:
-    """A new tensor for `state` of a parameter `like`, filled with its first value."""
-    return torch.full(
-        shape, first, dtype=state_dtype(state, like.dtype), device=like.device, requires_grad=False
-    )
 
 
 def all_sizes(

@@ -138,7 +138,8 @@ def class_table(
             *(sizes.numel, sizes.rows, sizes.cols, sizes.batch),
             *(entry.row, tensor, group, matrix),
         )
-    pointers = np.zeros((len(entries), len(variant.buffers)), np.int64)
+    columns = len(variant.buffers) + len(variant.stored)
+    pointers = np.zeros((len(entries), columns), np.int64)
     # The count of scalars is known only after `Variant.scalars` was called once.
     return ClassTable(variant, entries, pointers, shapes, np.zeros((rows, 0), np.float64))
 

@@ -30,7 +30,7 @@ from triton import knobs
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.program import Kernel, Program
 from optdsl.runtime.stages import DevicePlan, StepClass
-from optdsl.runtime.state import compute_dtype
+from optdsl.runtime.storage import compute_dtype
 from optdsl.runtime.tables import Cutting, Ints, Launch, StageTable
 from optdsl.runtime.triton_finish import finish
 
@@ -145,6 +145,10 @@ class TritonRunner:
             function = getattr(self._kernels, launch.kernel.name)
             real = compute_dtype(owner.dtype)
             types = {"P": ELEMENT[owner.dtype], "REAL": ELEMENT[real]}
+            touched = {*launch.kernel.reads, *launch.kernel.writes}
+            for name, dtype in owner.buffers.types.items():
+                if name in touched:
+                    types[f"{name}_type"] = ELEMENT[dtype]
             options = OPTIONS_FLOAT64 if real is torch.float64 else OPTIONS
             pointers, shapes, scalars = self._moving.tables[id(table)]
             for tasks, tile in _tiles(owner, launch):

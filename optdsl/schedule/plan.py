@@ -157,6 +157,15 @@ class Variant:
     states: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The buffers of which a step decides how they lie in memory: p and states of its size."""
+        return tuple(
+            each.name
+            for each in self.buffers
+            if each.role == "param" or (each.role == "state" and each.domain is Domain.FULL)
+        )
+
 
 @dataclass(frozen=True)
 class Decision:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from optdsl.codegen.triton import triton_kernels
+from optdsl.types import Storage
 from tests.triton.sources import plan_of
 
 TARGETS = {
@@ -105,6 +106,9 @@ def compile_one(job: Job, function: Any) -> Finding:
         "REAL": tl.float64 if job.dtype == "fp64" else tl.float32,
         "ALIGNED": job.aligned,
     }
+    own = constants["P"], constants["REAL"]
+    constants |= {name: own[1] for name in function.arg_names if name.endswith("_type")}
+    constants |= {"p_type": own[0], **storage_types(job, own)}
     tiles = ("COUNT", "WIDTH") if job.source == RUNTIME else ("ROWS", "BLOCK")
     constants |= dict(zip(tiles[-len(job.tile) :], job.tile, strict=True))
     constants = {name: constants[name] for name in function.arg_names if name in constants}
@@ -121,6 +125,19 @@ def compile_one(job: Job, function: Any) -> Finding:
     finding = Finding(job, fused=compiled.metadata.enable_fp_fusion)
     (_read_ptx if "ptx" in compiled.asm else _read_amdgcn)(finding, compiled.asm)
     return finding
+
+
+def storage_types(job: Job, own: tuple[Any, Any]) -> dict[str, Any]:
+    """The `NAME_type` of each buffer that is declared as neither of `own`, P and REAL."""
+    import triton.language as tl
+
+    if job.source == RUNTIME:
+        return {}
+    types = {Storage.PARAM: own[0], Storage.FLOAT32: tl.float32}
+    types |= {Storage.BF16: tl.bfloat16, Storage.FP16: tl.float16}
+    buffers = [each for variant in plan_of(job.source).variants for each in variant.buffers]
+    found = [each for each in buffers if each.storage in types]
+    return {f"{each.name}_type": types[each.storage] for each in found}
 
 
 def _read_ptx(finding: Finding, asm: Any) -> None:

@@ -160,12 +160,20 @@ def _share(variant: Variant, tensors: list[dict[str, Tensor]], groups: int) -> N
 
 
 @dataclass
+class _Buffers:
+    """All that the runner reads of a ClassBuffers."""
+
+    types: dict[str, torch.dtype]
+
+
+@dataclass
 class _Class:
     """All that the runner reads of a StepClass."""
 
     table: ClassTable
     dtype: torch.dtype
     aligned: bool
+    buffers: _Buffers
 
 
 class _Plan:
@@ -186,7 +194,7 @@ class _Plan:
         slots = [(slot, str(domain)) for slot, domain in plan.slots.items()]
         layout = ResultLayout(slots, groups)
         buffers = tuple(each.name for each in variant.buffers)
-        bare = program.Variant(buffers, (), (), lambda h, e: (), ())
+        bare = program.Variant(buffers, (), (), lambda h, e: (), (), (), variant.stored)
         entries = [
             Entry(Sizes(b * r * c, r, c, b, 2), index % groups, index % groups)
             for index, (b, r, c) in enumerate(shapes)
@@ -199,7 +207,7 @@ class _Plan:
             # A group's or the run's entry has the pointers of its first member: the shared ones.
             shared = row - len(shapes) if row < len(entries) - 1 else 0
             own = tensors[row if row < len(shapes) else shared]
-            table.pointers[row] = [own[name].data_ptr() for name in buffers]
+            table.pointers[row, : len(buffers)] = [own[name].data_ptr() for name in buffers]
         builder = StageBuilder(_Source(""), layout, cutting)  # type: ignore[arg-type]
         for each in variant.passes:
             if isinstance(each, KernelPass):
@@ -207,7 +215,8 @@ class _Plan:
                 chosen = [index for index, entry in enumerate(entries) if entry.kind == kind]
                 builder.add(table, described(each), chosen, each.stage)
         self.stages = builder.finished()
-        self.classes = [_Class(table, dtype, aligned)]
+        types = {name: tensors[0][name].dtype for name in variant.stored}
+        self.classes = [_Class(table, dtype, aligned, _Buffers(types))]
         self.device = tensors[0]["p"].device
         self.partials, self.results = builder.partials, layout.size
 
