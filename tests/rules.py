@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ import pytest
 from optdsl.diagnostics import CompileError, Sink
 from optdsl.frontend.rules import lower_rule, rule_names
 from optdsl.frontend.scope import make_scope, read_source, shipped_index, zoo_folder
-from optdsl.ir.nodes import Rule
+from optdsl.ir.nodes import Rule, reachable
+from optdsl.ops import OPS, Kind
 from optdsl.schedule.make import check_supported, make_plan
 from optdsl.schedule.plan import Plan
+from optdsl.types import Place
 
 CORE = {
     "Adafactor", "AdafactorPaper", "Adam", "AdamW", "ClippedLion", "LAMB", "LayerwiseSGD", "Lion",
@@ -37,12 +40,24 @@ def marked(names: Iterable[str]) -> list[Any]:
 
 
 def marked_files() -> list[Any]:
-    """The shipped files as arguments of a test: those without a rule of CORE are slow."""
+    """The shipped files that targets compile, as arguments of a test: those without a rule of CORE
+    are slow."""
     fast = {path for name, path in shipped_index().items() if name in CORE}
+    none = {path for name, path in shipped_index().items() if name in interpreted()}
     return [
         path if path in fast else pytest.param(path, marks=pytest.mark.slow)
         for path in sorted(zoo_folder().glob("*.opt"))
+        if path not in none
     ]
+
+
+def rules_of(path: Path) -> dict[str, Rule]:
+    """The rules of a file that become classes, by name."""
+    sink = Sink()
+    scope = make_scope(read_source(path), sink, path.parent)
+    lowered = {name: lower_rule(name, scope, sink) for name in rule_names(scope)}
+    sink.check()
+    return {name: rule for name, rule in lowered.items() if rule is not None}
 
 
 @cache
@@ -50,11 +65,7 @@ def shipped_rules() -> dict[str, Rule]:
     """Every shipped rule that becomes a class, by name."""
     found: dict[str, Rule] = {}
     for path in sorted(zoo_folder().glob("*.opt")):
-        sink = Sink()
-        scope = make_scope(read_source(path), sink, path.parent)
-        lowered = {name: lower_rule(name, scope, sink) for name in rule_names(scope)}
-        sink.check()
-        found |= {name: rule for name, rule in lowered.items() if rule is not None}
+        found |= rules_of(path)
     return found
 
 
@@ -67,6 +78,12 @@ def interpreted() -> dict[str, str]:
             check_supported(rule)
         except CompileError as error:
             found[name] = error.diagnostics[0].message
+        # What the plan lets pass, and the generated module or its step does not.
+        if rule.inputs:
+            found[name] = "an input"
+        values = reachable(value for _, value in rule.outputs())
+        if any(OPS[v.op].kind is Kind.RANDOM and v.type.place is Place.HOST for v in values):
+            found[name] = "a draw on the host"
     return found
 
 

@@ -75,6 +75,8 @@ class Declarations(Calls):
         value = self.value(expr)
         self.need_condition(value, expr.span)
         if value.type.on_device or value.type.instances > Instances.GROUP:
+            if self.frame.call is not None:
+                return  # the caller binds it to what no group knows; alone, the rule is in order
             self.fail("E402", "`require` tests hyperparameters", expr.span)
         if self.device_depth or self.loop_depth:
             self.fail(
@@ -166,7 +168,7 @@ class Declarations(Calls):
             shape = SCALAR
         type_ = Type(INSTANCES[item.over], shape, Place.DEVICE, DType.REAL)
         self._same_for_all(type_, item.span, f"state `{item.name}`")
-        initial = self.emit.const(0.0) if item.initial is None else self.value(item.initial)
+        initial = self._initial(item, type_)
         place = item.initial.span if item.initial else item.span
         self._fits(initial, type_, place, f"state `{item.name}`")
         name = self._unique(item.name)
@@ -183,6 +185,24 @@ class Declarations(Calls):
             current = self.emit.choose(self.first(name), start, current, item.span)
         self.store[("state", name)] = current
         self.store[self.frame.local(item.name)] = StateSlot(name)
+
+    def _initial(self, item: ast.StateItem, type_: Type) -> Value:
+        """A state's first value. A shared state begins in one step for all its parameters, and the
+        host knows which: the reductions in its first value are made in that step alone."""
+        if item.initial is None:
+            return self.emit.const(0.0)
+        if type_.instances is Instances.PARAM:
+            return self.value(item.initial)
+        name = self._unique(item.name)
+        birth = self._birth(name, type_)
+        self.states[name] = StateDecl(
+            name, name, type_, Storage.COMPUTE, None, birth, self.path, item.span
+        )
+        try:
+            with self.conditioned(self.first(name), True):
+                return self.value(item.initial)
+        finally:
+            del self.states[name]
 
     def _same_for_all(self, type_: Type, span: Span, what: str) -> None:
         """What is shared must have one shape for all parameters."""

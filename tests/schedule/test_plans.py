@@ -110,3 +110,20 @@ def test_what_no_target_does_yet_is_a_clear_error(body: str, what: str) -> None:
     with pytest.raises(CompileError, match="E503") as caught:
         make_plan(rule)
     assert caught.value.diagnostics[0].message.startswith(what)
+
+
+def test_what_a_shared_state_begins_with_costs_nothing_afterwards() -> None:
+    text = """
+optimizer X(lr = 0.1):
+    state far: [] over all = 1 + norm(p, over = all)
+    far = max(far, norm(g, over = all))
+    p -= lr * far * g
+"""
+    sink = Sink()
+    rule = lower_rule("X", make_scope(Source("x.opt", text), sink), sink)
+    sink.check()
+    assert rule is not None
+    begun, begins = sorted(
+        make_plan(rule).variants, key=lambda each: len(each.passes[0].reductions)
+    )
+    assert [len(each.passes[0].reductions) for each in (begun, begins)] == [1, 2]

@@ -177,6 +177,35 @@ optimizer X = Warm(A)
     assert codes(text.replace("lr = 10 * t", "rate = 10 * t")) == ["E208"]
 
 
+def test_what_an_inner_rule_requires_of_a_bound_value_is_tested_where_it_is_known() -> None:
+    text = """
+optimizer Strict(lr = 0.1):
+    require lr > 0
+    p -= lr * g
+
+wrapper Twice(inner, rate = 0.1):
+    step inner(lr = 2 * rate)
+
+wrapper Warm(inner):
+    step inner(lr = 10 * t)
+
+wrapper Sized(inner):
+    step inner(lr = norm(p))
+
+optimizer Known = Twice(Strict)
+
+optimizer Later = Warm(Strict)
+
+optimizer Tensor = Sized(Strict)
+"""
+    assert codes(text) == []
+    asked = {name: rule_of(text, name).requirements for name in ("Known", "Later", "Tensor")}
+    assert {name: [each.text for each in found] for name, found in asked.items()} == {
+        "Known": ["lr > 0"], "Later": [], "Tensor": []
+    }  # fmt: skip
+    assert codes(text.replace("require lr > 0", "require t > 0"))[0] == "E402"
+
+
 def test_an_inner_rule_runs_once_a_step_in_one_of_two_branches() -> None:
     text = """
 wrapper Signed(inner):

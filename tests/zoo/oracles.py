@@ -24,11 +24,52 @@ VARIANTS = Path(__file__).with_name("variants.opt")
 
 
 @dataclass(frozen=True)
+class Objective:
+    """f = sum(a (p - c)^2) / 2 + noise . p over all parameters, with one noise after the other."""
+
+    a: list[Tensor]
+    c: list[Tensor]
+    noise: list[list[Tensor]]
+
+    def model(self, run: Run, step: int) -> Quadratic:
+        return Quadratic(self, run, self.noise[(step - 1) % len(self.noise)])
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """An objective as the model of one step, with the parameters where `run` has them."""
+
+    of: Objective
+    run: Run
+    noise: list[Tensor]
+
+    def loss(self, points: Sequence[Tensor] | None) -> Tensor:
+        at = self.run.params if points is None else points
+        terms = zip(self.of.a, self.of.c, self.noise, at, strict=True)
+        return torch.stack([(a * (p - c) ** 2 / 2 + n * p).sum() for a, c, n, p in terms]).sum()
+
+    def grad(self, points: Sequence[Tensor]) -> list[Tensor]:
+        terms = zip(self.of.a, self.of.c, self.noise, points, strict=True)
+        return [a * (p - c) + n for a, c, n, p in terms]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a step has besides gradients: the model, one dictionary of inputs per parameter, and the
+    number that every random draw is to give."""
+
+    closure: Quadratic | None = None
+    inputs: Sequence[dict[str, Tensor]] = ()
+    draw: float | None = None
+
+
+@dataclass(frozen=True)
 class Case:
     """One sequence of steps with its published outcome.
 
-    `params` has one tensor per parameter, `grads` one list of them per step; `hyper` holds for
-    every step, `schedule` gives one value per step. `expected` maps "params", "update" (old minus
+    `params` has one tensor per parameter, `grads` one list of them per step, or an objective gives
+    them; `hyper` holds for every step, `schedule` gives one value per step, `inputs` one list of
+    tensors, one per parameter, `draws` what is drawn. `expected` maps "params", "update" (old minus
     new parameter) or "eval" (the value for evaluation) to one list of tensors for each step in
     `at`, and `states` maps a state's key to its values after the last step.
     """
@@ -44,6 +85,10 @@ class Case:
     params: list[Tensor]
     grads: list[list[Tensor]]
     at: list[int]
+    objective: Objective | None
+    inputs: dict[str, list[list[Tensor]]]
+    draws: list[float]
+    steps: int
     expected: dict[str, list[list[Tensor]]]
     states: dict[str, list[Tensor]]
     tolerance: float
@@ -55,13 +100,32 @@ class Case:
         """The hyperparameters of update number `step`, from 1."""
         return self.hyper | {key: values[step - 1] for key, values in self.schedule.items()}
 
+    def given_at(self, step: int, run: Run) -> Given:
+        """What update number `step` of `run` has besides the gradients."""
+        return Given(
+            self.objective.model(run, step) if self.objective else None,
+            [
+                {name: values[step - 1][i] for name, values in self.inputs.items()}
+                for i in range(len(self.params))
+            ],
+            self.draws[step - 1] if self.draws else None,
+        )
+
+    def grads_at(self, step: int, given: Given, run: Run) -> list[Tensor]:
+        """The gradients of update number `step`; zeros where only inputs say what happens."""
+        if given.closure:
+            return given.closure.grad(run.params)
+        if self.grads:
+            return [grad.clone() for grad in self.grads[step - 1]]
+        return [torch.zeros_like(p) for p in self.params]
+
 
 class Run(Protocol):
     """An implementation in the middle of a run."""
 
     params: Sequence[Tensor]
 
-    def step(self, grads: Sequence[Tensor], hyper: dict[str, Any]) -> None: ...
+    def step(self, grads: Sequence[Tensor], hyper: dict[str, Any], given: Given) -> None: ...
 
     def evaluation(self) -> Sequence[Tensor]:
         """The values that the parameters take in evaluation."""
@@ -80,13 +144,22 @@ def _hyper(value: Any) -> Any:
     return tuple(_hyper(item) for item in value) if isinstance(value, list) else value
 
 
+def _objective(raw: dict[str, Any]) -> Objective:
+    return Objective(_tensors(raw["a"]), _tensors(raw["c"]), [_tensors(n) for n in raw["noise"]])
+
+
 def _case(stem: str, rule: str, raw: dict[str, Any]) -> Case:
-    grads = [_tensors(step) for step in raw["grads"]]
+    grads = [_tensors(step) for step in raw.get("grads", [])]
+    inputs = {
+        name: [_tensors(step) for step in steps] for name, steps in raw.get("inputs", {}).items()
+    }
+    objective = _objective(raw["objective"]) if "objective" in raw else None
+    steps = raw["steps"] if objective else len(grads or next(iter(inputs.values())))
     expected = dict(raw["expected"])
-    at = expected.pop("at", list(range(1, len(grads) + 1)))
+    at = expected.pop("at", list(range(1, steps + 1)))
     states = {key: _tensors(values) for key, values in expected.pop("states", {}).items()}
-    for what, steps in expected.items():
-        if what not in ("params", "update", "eval") or len(steps) != len(at):
+    for what, values in expected.items():
+        if what not in ("params", "update", "eval") or len(values) != len(at):
             raise ValueError(
                 f"{stem}:{raw['name']}: expected {what!r} does not fit {len(at)} steps"
             )
@@ -101,6 +174,10 @@ def _case(stem: str, rule: str, raw: dict[str, Any]) -> Case:
         attributes=raw.get("attributes", [{}] * len(raw["params"])),
         params=_tensors(raw["params"]),
         grads=grads,
+        objective=objective,
+        inputs=inputs,
+        draws=raw.get("draws", []),
+        steps=steps,
         at=at,
         expected={what: [_tensors(step) for step in steps] for what, steps in expected.items()},
         states=states,
@@ -143,9 +220,10 @@ def check(case: Case, run: Run, tolerance: float | None = None) -> float:
     """
     limit = case.tolerance if tolerance is None else tolerance
     gaps = {}
-    for number, grads in enumerate(case.grads, start=1):
+    for number in range(1, case.steps + 1):
         before = [p.detach().clone() for p in run.params]
-        run.step([grad.clone() for grad in grads], case.hyper_at(number))
+        given = case.given_at(number, run)
+        run.step(case.grads_at(number, given, run), case.hyper_at(number), given)
         if number in case.at:
             for what, steps in case.expected.items():
                 wanted = steps[case.at.index(number)]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.zoo.oracles import VARIANTS, Case, cases, check
+from tests.zoo.oracles import VARIANTS, Case, Given, cases, check
 
 ZOO = Path(__file__).parents[2] / "optdsl" / "zoo"
 TORCH = {
@@ -34,7 +34,7 @@ class TorchRun:
         self.optimizer = TORCH[case.runs](self.params, **case.hyper_at(1), foreach=False)
         self.distort = distort
 
-    def step(self, grads: Sequence[Tensor], hyper: dict[str, Any]) -> None:
+    def step(self, grads: Sequence[Tensor], hyper: dict[str, Any], given: Given) -> None:
         self.optimizer.param_groups[0].update(hyper)
         for p, grad in zip(self.params, grads, strict=True):
             p.grad = grad

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor
 
-from optdsl import interpreter
-from optdsl.diagnostics import Sink
-from optdsl.frontend.rules import lower_rule, rule_names
-from optdsl.frontend.scope import make_scope, read_source
+from optdsl import draws, interpreter
 from optdsl.ir.nodes import Rule
-from tests.zoo.oracles import VARIANTS, Case, cases, check
-
-ZOO = Path(__file__).parents[2] / "optdsl" / "zoo"
+from tests.rules import rules_of, shipped_rules
+from tests.zoo.oracles import VARIANTS, Case, Given, cases, check
 
 
 @cache
 def rules() -> dict[str, Rule]:
     """Every rule of the shipped files and of the variants, by name."""
-    found: dict[str, Rule] = {}
-    for path in [*sorted(ZOO.glob("*.opt")), VARIANTS]:
-        sink = Sink()
-        scope = make_scope(read_source(path), sink, path.parent)
-        lowered = {name: lower_rule(name, scope, sink) for name in rule_names(scope)}
-        sink.check()
-        found |= {name: rule for name, rule in lowered.items() if rule is not None}
-    return found
+    return shipped_rules() | rules_of(VARIANTS)
+
+
+def drawing(number: float | None) -> AbstractContextManager[Any]:
+    """Every random draw gives `number`."""
+    if number is None:
+        return nullcontext()
+
+    def draw(*args: Any, **options: Any) -> Tensor:
+        return torch.full(real(*args, **options).shape, number, dtype=torch.float64)
+
+    real = draws.draw
+    return patch.object(draws, "draw", draw)
 
 
 class ReferenceRun:
@@ -56,7 +58,13 @@ class ReferenceRun:
     def params(self) -> Sequence[Tensor]:
         return [member.p for member in self.members]
 
-    def step(self, grads: Sequence[Tensor], hyper: dict[str, Any]) -> None:
+    def step(self, grads: Sequence[Tensor], hyper: dict[str, Any], given: Given) -> None:
+        with drawing(given.draw):
+            self._step(grads, hyper, given)
+
+    def _step(self, grads: Sequence[Tensor], hyper: dict[str, Any], given: Given) -> None:
+        for member, inputs in zip(self.members, given.inputs, strict=True):
+            member.inputs = inputs
         for member, grad in zip(self.members, grads, strict=True):
             assert hyper.keys() <= member.group.keys(), "the rule lacks a hyperparameter"
             member.g, member.t, member.steps = grad, member.t + 1, member.steps + 1
@@ -65,7 +73,7 @@ class ReferenceRun:
             shown = dataclasses.replace(self.rule, param=self.rule.evaluated, updates={})
             updates = interpreter.run(shown, self.members).updates
             self.averages = [update.p for update in updates if update.p is not None]
-        outcome = interpreter.run(self.rule, self.members)
+        outcome = interpreter.run(self.rule, self.members, closure=given.closure)
         for member, update in zip(self.members, outcome.updates, strict=True):
             member.p = member.p if update.p is None else update.p
             member.states |= update.states
