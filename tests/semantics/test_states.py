@@ -264,7 +264,7 @@ def test_two_states_under_one_key_are_an_error() -> None:
 
 def test_an_inner_rule_alone_has_its_own_keys() -> None:
     text = "optimizer X = Lookahead(AdamW)\n"
-    assert keys(text) == ["slow", "exp_avg", "exp_avg_sq"]
+    assert keys(text) == ["slow", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"]
 
 
 WRAPPERS = """
