@@ -2,6 +2,7 @@
 #     make demo         install, train two small models, print a table, draw the loss curves
 #     make test         install with the test tools, run the tests (a few minutes)
 #     make test-slow    the long tests
+#     make contract     docs/contract.md anew, from all tests of what torch's optimizers promise
 #     make gpu          the measurements that need an accelerator
 #     make lint, fmt    check, mend style and types
 # Variables: PYTHON (the interpreter that makes .venv), VENV, PIP_FLAGS (see constraints.txt), WORKERS.
@@ -16,7 +17,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.
 DEMO := $(VENV)/installed-demo
 TEST := $(VENV)/installed-test
 
-.PHONY: demo test test-slow gpu lint fmt clean distclean
+.PHONY: demo test test-slow contract gpu lint fmt clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -27,6 +28,9 @@ test: $(TEST)
 
 test-slow: $(TEST)
 	$(RUN) -m pytest -q -n $(WORKERS) -m slow
+
+contract: $(TEST)
+	$(RUN) -m pytest -q -n $(WORKERS) -m "contract and not gpu" --contract
 
 gpu: $(DEMO)
 	$(RUN) -m benchmarks.gpu
