@@ -58,7 +58,7 @@ SHARED = ("draws", "hostmath", "linalg", "order")
 """Arithmetic that generated code and the interpreter must do alike; it imports nothing of ours."""
 
 # Packages that may be missing, and are imported where they are first needed.
-OPTIONAL = {"matplotlib", "sklearn", "triton"}
+OPTIONAL = {"matplotlib", "rich", "sklearn", "triton"}
 
 MODULE_LINES = 450
 FUNCTION_LINES = 60

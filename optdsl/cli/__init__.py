@@ -27,6 +27,7 @@ COMMANDS = {
     "explain": "say what a rule costs, or what an error code means",
     "compile": "write rules as Python modules with fused kernels",
     "verify": "run generated code against the float64 interpreter",
+    "bench": "race rules against what one would take instead",
     "zoo": "list, print or copy the rules that are shipped",
 }
 

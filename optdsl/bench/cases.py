@@ -1,0 +1,71 @@
+"""What is optimized: sets of shapes, and how their gradients come.
+
+Output: parameters with gradients. Relies on: torch alone. Does not do: states, steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch.nn import Parameter
+
+Shape = tuple[int, ...]
+
+GPT2_SMALL: tuple[Shape, ...] = (
+    *[(50_257, 768), (1024, 768)],
+    *(12 * [(768,), (768,), (768, 2304), (2304,), (768, 768), (768,)]),
+    *(12 * [(768,), (768,), (768, 3072), (3072,), (3072, 768), (768,)]),
+    *[(768,), (768,)],
+)
+"""GPT-2 with 124M parameters: 148 tensors, the output layer tied to the embedding."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """`fresh`: every step has gradients at new places, as after `zero_grad(set_to_none=True)`."""
+
+    key: str
+    title: str
+    shapes: tuple[Shape, ...]
+    fresh: bool = False
+
+    @property
+    def numel(self) -> int:
+        return sum(map(math.prod, self.shapes))
+
+    def matrices(self) -> Case:
+        """The hidden matrices alone, for rules that are for them."""
+        chosen = tuple(s for s in self.shapes if len(s) == 2 and max(s) < 50_000)
+        return replace(self, shapes=chosen)
+
+    def scaled(self, factor: float) -> Case:
+        """About `factor` of the elements: the first dimension of large tensors is cut."""
+        if factor == 1:
+            return self
+        cut = tuple(
+            (max(1, round(s[0] * factor)), *s[1:]) if math.prod(s) > 10_000 else s
+            for s in self.shapes
+        )
+        return replace(self, shapes=cut, title=f"{self.title} x {factor:g}")
+
+    def parameters(self, dtype: torch.dtype, device: str) -> list[Parameter]:
+        """Parameters with gradients, the same numbers each time."""
+        torch.manual_seed(0)
+        params = [Parameter(torch.randn(s, dtype=dtype, device=device)) for s in self.shapes]
+        for p in params:
+            p.grad = torch.randn_like(p)
+        return params
+
+
+CASES = {
+    case.key: case
+    for case in (
+        Case("a", "one of 64M", ((8192, 8192),)),
+        Case("b", "GPT-2 small", GPT2_SMALL),
+        Case("c", "1000 of 10k", 1000 * ((100, 100),)),
+        Case("d", "200 of 64", 200 * ((64,),)),
+        Case("d-new", "200 of 64, new gradients", 200 * ((64,),), fresh=True),
+    )
+}

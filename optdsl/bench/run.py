@@ -1,0 +1,127 @@
+"""Races: every contest on every case with every number of threads, one after another.
+
+Input: what to race. Output: records, as each race ends. Relies on: cases, contests, clock,
+roofline. Does not do: files, tables.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from optdsl.bench.cases import CASES, Case
+from optdsl.bench.clock import race
+from optdsl.bench.contests import CONTESTS, Contest
+from optdsl.bench.records import LIMIT, Record
+from optdsl.bench.roofline import roofline, shapes_of
+
+
+@dataclass(frozen=True)
+class Race:
+    """`scale` cuts large tensors; `patient` takes contenders that compile for a minute."""
+
+    contest: Contest
+    case: Case
+    threads: int
+    seconds: float
+    device: str = "cpu"
+    patient: bool = False
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.contest.name, self.case.title, self.threads
+
+    def run(self) -> list[Record]:
+        """One record for each contender and for the limit."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            return self._records(self._samples())
+        finally:
+            torch.set_num_threads(before)
+
+    def _samples(self) -> dict[str, list[float]]:
+        params = self.case.parameters(torch.float32, self.device)
+        pool: dict[Parameter, list[Tensor]] = {p: [] for p in params}
+        steps: dict[str, Callable[[], Any]] = {}
+        for contender in self.contest.contenders(self.patient):
+            optimizer, step = contender.prepare(params)
+            step()  # makes the states
+            share(optimizer, pool)
+            steps[contender.name] = step
+        if self.device == "cpu":
+            buffers = [[p.detach(), _gradient(p), *pool[p]] for p in params]
+            steps[LIMIT] = roofline(shapes_of(self.contest.steady()), buffers)
+        before = _renew(params) if self.case.fresh else None
+        return race(steps, self.seconds, before, self.device)
+
+    def _records(self, samples: Mapping[str, list[float]]) -> list[Record]:
+        moved = self.contest.steady().bytes * self.case.numel
+        contest, case, threads = self.key
+        return [
+            Record(
+                *(contest, case, threads, name),
+                *(round(statistics.median(found), 5), round(min(found), 5)),
+                *(len(found), moved),
+            )
+            for name, found in samples.items()
+        ]
+
+
+def races(
+    contests: Sequence[str],
+    cases: Sequence[str],
+    threads: Sequence[int],
+    seconds: float,
+    scale: float = 1.0,
+    device: str = "cpu",
+    patient: bool = False,
+) -> Iterator[Race]:
+    """All that there is to race; a contest takes part in its own cases."""
+    for name in contests:
+        contest = CONTESTS[name]
+        for key in cases:
+            if key in contest.cases:
+                case = CASES[key].matrices() if contest.matrices else CASES[key]
+                for count in threads:
+                    yield Race(contest, case.scaled(scale), count, seconds, device, patient)
+
+
+def share(optimizer: torch.optim.Optimizer, pool: Mapping[Parameter, list[Tensor]]) -> None:
+    """Puts the k-th full-size state of every parameter where others have theirs; `pool` grows
+    where this optimizer has more."""
+    for p, known in pool.items():
+        state = optimizer.state[p]
+        keys = [key for key, value in state.items() if _is_full(value, p)]
+        for index, key in enumerate(keys):
+            if index < len(known):
+                state[key] = known[index]
+            else:
+                known.append(state[key])
+
+
+def _is_full(value: object, p: Parameter) -> bool:
+    return isinstance(value, Tensor) and value.shape == p.shape and value.dtype is p.dtype
+
+
+def _gradient(p: Parameter) -> Tensor:
+    assert p.grad is not None
+    return p.grad
+
+
+def _renew(params: Sequence[Parameter]) -> Callable[[], None]:
+    """Gradients at other places than in the last step, in turn from two sets."""
+    sets = [[_gradient(p).clone() for p in params] for _ in range(2)]
+
+    def renew() -> None:
+        sets.reverse()
+        for p, gradient in zip(params, sets[0], strict=True):
+            p.grad = gradient.detach()  # a new object, as backward makes one
+
+    return renew

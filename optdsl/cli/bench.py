@@ -1,0 +1,128 @@
+"""`optdsl bench`: compiled rules beside what one would take instead.
+
+Input: which races. Output: a table; a JSON file that grows with every race, a chart beside it.
+Relies on: bench. Does not do: measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from optdsl.bench import records as files
+from optdsl.bench.cases import CASES
+from optdsl.bench.contests import CONTESTS
+from optdsl.bench.first import first_step
+from optdsl.bench.records import LIMIT, Records
+from optdsl.bench.report import chart, markdown, tables
+from optdsl.bench.run import Race, races
+from optdsl.cli.terminal import Fault
+
+EXAMPLES = f"""\
+Contenders take turns on shared buffers; `of limit` is the share of the speed of
+a loop that reads and writes as much, in the same run. A race that is in the file already is not
+run again.
+
+rules: {", ".join(CONTESTS)}
+cases: {"; ".join(f"{each.key} {each.title}" for each in CASES.values())}
+
+examples:
+  optdsl bench --rule AdamW --case a,b
+  optdsl bench --case c,d --threads 1 --seconds 3 --out quick.json
+  optdsl bench --out quick.json --markdown       what the file holds, measuring nothing
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--rule", type=_some(CONTESTS), default=list(CONTESTS), metavar="R,..")
+    add("--case", type=_some(CASES), default=list(CASES), metavar="C,..")
+    add("--threads", type=_counts, metavar="N,..", help="default: 1, and all cores")
+    add("--seconds", type=float, default=8.0, metavar="S", help="of each race (default: 8)")
+    add(
+        "--scale", type=float, default=1.0, metavar="F", help="share of the large tensors' elements"
+    )
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--patient", action="store_true", help="contenders, too, that compile for minutes")
+    add("--first", action="store_true", help="time the first step, too, each in a new process")
+    add("--again", action="store_true", help="measure anew what the file has")
+    add("--out", type=Path, default=Path("benchmarks/results/cpu.json"), metavar="FILE")
+    add("--markdown", action="store_true", help="print the file's table as Markdown, and end")
+
+
+def _some(known: Collection[str]):  # type: ignore[no-untyped-def]
+    def names(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
+        return text.split(",")
+
+    return names
+
+
+def _counts(text: str) -> list[int]:
+    if not all(each.isdigit() and int(each) for each in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers of threads")
+    return [int(each) for each in text.split(",")]
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        records = files.read(options.out)
+    except ValueError as error:
+        raise Fault(str(error)) from None
+    if options.markdown:
+        if records is None:
+            raise Fault(f"{options.out}: no such file")
+        print(markdown(records), end="")
+        return 0
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise Fault("there is no GPU here")
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+        raise Fault("optdsl bench shows its tables by rich: pip install 'optdsl[demo]'") from None
+    records = records or Records(files.this_machine(options.device))
+    threads = options.threads or sorted({1, torch.get_num_threads()})
+    wanted = list(
+        races(
+            *(options.rule, options.case, threads, options.seconds),
+            *(options.scale, options.device, options.patient),
+        )
+    )
+    todo = [each for each in wanted if options.again or not records.has(each.key)]
+    console = Console()
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("racing", total=len(todo))
+        for race in todo:
+            progress.update(task, description=" ".join(map(str, race.key)))
+            records.drop(race.key)
+            records.records += _measured(race, options.first)
+            files.write(options.out, records)
+            progress.advance(task)
+    shown = {each.key for each in wanted}
+    kept = [each for each in records.records if each.race in shown]
+    for each in tables(Records(records.machine, kept)):
+        console.print(each)
+    picture = options.out.with_suffix(".png")
+    chart(records, picture)
+    console.print(f"{options.out}, {picture}")
+    return 0
+
+
+def _measured(race: Race, first: bool) -> list[files.Record]:
+    found = race.run()
+    if not first:
+        return found
+    case = next(key for key, each in CASES.items() if race.case.title.startswith(each.title))
+    return [
+        each
+        if each.contender == LIMIT
+        else replace(each, first=round(first_step(race.contest.name, case, each.contender), 3))
+        for each in found
+    ]

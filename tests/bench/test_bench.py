@@ -1,0 +1,170 @@
+"""`optdsl bench`: turns, shared buffers, the loops of the limit, the file a run resumes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from optdsl.bench import records as files
+from optdsl.bench.cases import CASES, GPT2_SMALL, Case
+from optdsl.bench.clock import LEAST_ROUNDS, race
+from optdsl.bench.contests import CONTESTS
+from optdsl.bench.records import LIMIT, Record, Records
+from optdsl.bench.report import chart, markdown, tables
+from optdsl.bench.roofline import CHUNK, Shape, roofline, shapes_of
+from optdsl.bench.run import Race, races, share
+from optdsl.cli import main
+
+TINY = Case("t", "tiny", ((8, 4), (5,)))
+
+
+def test_cases_are_what_they_are_called() -> None:
+    assert len(GPT2_SMALL) == 148
+    assert CASES["b"].numel == 124_439_808
+    assert CASES["a"].numel == 2**26
+    assert len(CASES["c"].shapes) == 1000 and CASES["c"].numel == 10_000_000
+    assert CASES["d"].numel == 12_800
+    assert all(len(shape) == 2 for shape in CASES["b"].matrices().shapes)
+    assert CASES["b"].scaled(0.1).numel == pytest.approx(12.4e6, rel=0.02)
+
+
+def test_contenders_take_turns() -> None:
+    order: list[str] = []
+    steps = {name: (lambda name=name: order.append(name)) for name in ("one", "two")}
+    samples = race(steps, 0.0, before=lambda: order.append("."))
+    assert order == [".", "one", ".", "two"] * (1 + LEAST_ROUNDS)
+    assert {name: len(found) for name, found in samples.items()} == dict.fromkeys(
+        ("one", "two"), LEAST_ROUNDS
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("AdamW", [Shape(3, 1)]),
+        ("LAMB", [Shape(2, 2), Shape(1, 2)]),
+        ("clip + AdamW", [Shape(0, 1), Shape(3, 1)]),
+        ("SGD momentum", [Shape(2, 1)]),
+    ],
+)
+def test_the_limit_reads_and_writes_what_the_rule_does(name: str, shapes: list[Shape]) -> None:
+    steady = CONTESTS[name].steady()
+    assert shapes_of(steady) == shapes
+    assert sum(4 * (2 * each.changed + each.read) for each in shapes) == steady.bytes
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_loop_visits_every_element_once(threads: int) -> None:
+    buffers = [[torch.ones(count) for _ in range(4)] for count in (1, 7, CHUNK, CHUNK + 3)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        roofline([Shape(3, 1)], buffers)()
+    finally:
+        torch.set_num_threads(before)
+    for changed in buffers:
+        for each in changed[:3]:
+            torch.testing.assert_close(each, torch.full_like(each, 0.9 + 4e-6))
+        assert torch.equal(changed[3], torch.ones_like(changed[3]))
+
+
+@pytest.mark.parametrize("name", CONTESTS)
+def test_every_contest_runs(name: str) -> None:
+    case = Case("t", "tiny", ((8, 4),)) if CONTESTS[name].matrices else TINY
+    found = Race(CONTESTS[name], case, 1, 0.0).run()
+    names = [each.contender for each in found]
+    assert names[0] == "optdsl" and names[-1] == LIMIT
+    assert all(each.median > 0 and each.rounds >= LEAST_ROUNDS for each in found)
+
+
+def test_all_work_on_the_same_states() -> None:
+    params = TINY.parameters(torch.float32, "cpu")
+    pool = {p: [] for p in params}
+    made = []
+    for contender in CONTESTS["AdamW"].contenders(patient=False):
+        optimizer, step = contender.prepare(params)
+        step()
+        share(optimizer, pool)
+        step()  # what was put in by hand is taken
+        made.append(optimizer)
+    assert len(made) >= 4
+    for p in params:
+        places = {made[0].state[p][key].data_ptr() for key in ("exp_avg", "exp_avg_sq")}
+        assert len(places) == 2
+        for optimizer in made:
+            own = optimizer.state[p]
+            assert {own[key].data_ptr() for key in ("exp_avg", "exp_avg_sq")} == places
+
+
+def test_gradients_come_anew_where_the_case_says_so() -> None:
+    (fresh,) = races(["AdamW"], ["d-new"], [1], 0.0)
+    found = {each.contender: each for each in fresh.run()}
+    assert found["optdsl"].rounds >= LEAST_ROUNDS
+
+
+# ---------------------------------------------------------------- the file
+
+
+def some() -> Records:
+    one = Record("AdamW", "tiny", 1, "optdsl", 2.0, 1.5, 9, 28e6, 0.5)
+    peer = Record("AdamW", "tiny", 1, "torch fused", 5.0, 4.0, 9, 28e6)
+    limit = Record("AdamW", "tiny", 1, LIMIT, 1.0, 0.9, 9, 28e6)
+    return Records({"device": "a machine"}, [one, peer, limit])
+
+
+def test_records_survive(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "results.json"
+    files.write(path, some())
+    assert files.read(path) == some()
+    assert [each.name for each in path.parent.iterdir()] == ["results.json"]
+    assert files.read(tmp_path / "none.json") is None
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="holds no results"):
+        files.read(path)
+
+
+def test_tables_say_ratios() -> None:
+    text = markdown(some())
+    assert "| AdamW | tiny | 1 | torch fused | 5 | 5.6 | 0.20 | 2.50x |  |" in text
+    assert "| AdamW | tiny | 1 | optdsl | 2 | 14 | 0.50 |  | 0.50 s |" in text
+    assert len(list(tables(some()))) == 1
+
+
+def test_a_chart_is_drawn(tmp_path: Path) -> None:
+    chart(some(), tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_command_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "found.json"
+    call = ["bench", "--rule", "AdamW", "--case", "d", "--threads", "1", "--seconds", "0"]
+    call += ["--out", str(out)]
+    assert main(call) == 0
+    assert "torch fused" in capsys.readouterr().out
+    measured = json.loads(out.read_text())["records"]
+    assert main(call) == 0
+    assert json.loads(out.read_text())["records"] == measured, "nothing was measured again"
+    assert main([*call, "--again"]) == 0
+    assert json.loads(out.read_text())["records"] != measured
+    capsys.readouterr()
+    assert main(["bench", "--out", str(out), "--markdown"]) == 0
+    assert "| rule | case |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rule", "Adom"], "'Adom' is not one of"),
+        (["--case", "z"], "'z' is not one of"),
+        (["--threads", "0"], "no list of numbers"),
+        (["--markdown", "--out", "none.json"], "no such file"),
+    ],
+)
+def test_a_wrong_call_is_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments]) == 2
+    assert said in capsys.readouterr().err
