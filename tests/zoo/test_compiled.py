@@ -1,0 +1,57 @@
+"""Compiled rules keep the published values themselves, as a user calls them: C, in float64.
+
+The interpreter keeps them, too (test_reference), and is what C is held to elsewhere; here nothing
+stands between a published number and the generated code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from tests.rules import CORE, interpreted
+from tests.runtime.test_rules import compiled
+from tests.zoo.oracles import Case, Given, cases, check
+
+
+class CompiledRun:
+    """An optimizer of the compiled class; parameters with attributes have groups of their own."""
+
+    def __init__(self, case: Case) -> None:
+        self.params = [Parameter(p.clone()) for p in case.params]
+        groups: list[dict[str, Any]] = [{"params": self.params}]
+        if any(case.attributes):
+            given = zip(self.params, case.attributes, strict=True)
+            groups = [{"params": [p], **attributes} for p, attributes in given]
+        self.optimizer = compiled(case.runs)(groups, backend="cpu", **case.hyper_at(1))
+
+    def step(self, grads: Sequence[Tensor], hyper: dict[str, Any], given: Given) -> None:
+        for p, g in zip(self.params, grads, strict=True):
+            p.grad = g
+        for group in self.optimizer.param_groups:
+            group.update(hyper)
+        self.optimizer.step()
+
+    def evaluation(self) -> Sequence[Tensor]:
+        raise NotImplementedError
+
+    def state(self, key: str) -> Sequence[Tensor]:
+        return [self.optimizer.state[p][key] for p in self.params]
+
+
+TAKEN = [
+    pytest.param(case, marks=() if case.runs in CORE else pytest.mark.slow)
+    for case in cases()
+    if case.runs not in interpreted() and "eval" not in case.expected
+]
+
+
+@pytest.mark.parametrize("case", TAKEN, ids=str)
+def test_generated_c_keeps_the_values(case: Case) -> None:
+    with torch.no_grad():
+        check(case, CompiledRun(case))
