@@ -2,6 +2,7 @@
 #     make demo         install, train two small models, print a table, draw the loss curves
 #     make test         install with the test tools, run the tests (a few minutes)
 #     make test-slow    the long tests
+#     make contract     docs/contract.md anew, from all tests of what torch's optimizers promise
 #     make bench        race the shipped rules against torch and others on this machine's cores
 #     make gpu          the measurements that need an accelerator
 #     make lint, fmt    check, mend style and types
@@ -17,7 +18,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.
 DEMO := $(VENV)/installed-demo
 TEST := $(VENV)/installed-test
 
-.PHONY: demo test test-slow bench gpu lint fmt clean distclean
+.PHONY: demo test test-slow contract bench gpu lint fmt clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -28,6 +29,9 @@ test: $(TEST)
 
 test-slow: $(TEST)
 	$(RUN) -m pytest -q -n $(WORKERS) -m slow
+
+contract: $(TEST)
+	$(RUN) -m pytest -q -n $(WORKERS) -m "contract and not gpu" --contract
 
 bench: $(DEMO)
 	$(RUN) -m optdsl bench

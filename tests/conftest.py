@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from tests.contract.report import Report
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -13,9 +15,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the generated sources that tests compare with; review them as a diff",
     )
+    parser.addoption(
+        "--contract",
+        action="store_true",
+        help="write docs/contract.md from the outcomes of the tests that are marked so",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Triton decides when it is imported whether it interprets; only `-m gpu` has a GPU to use."""
+    config.pluginmanager.register(Report(config))
     if config.option.markexpr != "gpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -32,7 +32,7 @@ from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter, reference_step
 from optdsl.runtime.stages import DevicePlan, Order, StepClass, plan_device
 from optdsl.runtime.state import Changes, ParameterState, StateTable
-from optdsl.runtime.storage import Choice
+from optdsl.runtime.storage import Choice, compute_dtype
 
 KEPT_PLANS = 16
 """Vectors of variants whose plans are kept; `every k` alternates between two."""
@@ -181,7 +181,7 @@ class Engine:
             backend = choose_backend(self.backend, device, fallback=fallback)
             check_compiled(self.program, backend)
             self._backends[device] = backend
-        self._check_devices()
+        self._check_shared()
         # Reading the table makes the dicts that states will lie in.
         self._owned = [self.owner.state[p] for p in self._params]
         for own in self._owned:
@@ -193,9 +193,15 @@ class Engine:
         self._cohorts = make_cohorts(self.program, members, counts, born)
         self._seen_changes = self._changes.count
 
-    def _check_devices(self) -> None:
-        shared = any(is_shared(state) for state in self.program.states)
-        shared = shared or any(domain in ("group", "all") for _, domain in self.program.slots)
+    def _check_shared(self) -> None:
+        """What is one for several parameters lies on one device, in one dtype."""
+        states = [state.key for state in self.program.states if is_shared(state)]
+        if states and len({compute_dtype(p.dtype) for p in self._params}) > 1:
+            raise ValueError(
+                f"{self.program.name}: state {states[0]!r} is one for several parameters, of which "
+                "some are float64 and others are not; that is not supported yet"
+            )
+        shared = states or any(domain in ("group", "all") for _, domain in self.program.slots)
         if shared and len(self._backends) > 1:
             devices = ", ".join(map(str, self._backends))
             raise ValueError(
