@@ -23,8 +23,7 @@ from optdsl.codegen.triton import triton_kernels
 from optdsl.diagnostics import CompileError, Diagnostic, Label
 from optdsl.ir.nodes import Rule, StateDecl, Value, reachable
 from optdsl.ops import OPS, Kind
-from optdsl.runtime.program import TABLE_VERSION
-from optdsl.runtime.storage import STORAGES
+from optdsl.runtime.program import STORAGES, TABLE_VERSION
 from optdsl.schedule.plan import (
     KernelPass,
     LibraryPass,

@@ -43,6 +43,10 @@ TABLE_VERSION = 2
 """Changes with the layout of the tables; generated code and runtime must agree."""
 
 
+STORAGES = ("float32", "bf16", "fp16", "param")
+"""What a state may be stored as, by the names of the language; storage.py knows how."""
+
+
 @dataclass(frozen=True)
 class State:
     """`shape` holds the texts of its dimensions, () for one number; `domain` as in a plan.

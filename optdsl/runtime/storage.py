@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from optdsl.runtime.cohorts import Member
-from optdsl.runtime.program import Kernel, Library, Program, State, Variant
+from optdsl.runtime.program import STORAGES, Kernel, Library, Program, State, Variant
 
 Parts = Sequence[Tensor]
 """What is kept of one state or parameter: its elements, then what lies beside them."""
@@ -74,8 +74,6 @@ CODECS = {
 }
 PLAIN = {each.dtype: each for each in CODECS.values() if each.plain}
 """By dtype."""
-STORAGES = ("float32", "bf16", "fp16", "param")
-"""What a state may be stored as, by the names of the language."""
 
 
 @dataclass(frozen=True)
