@@ -1,0 +1,165 @@
+"""Codecs in C: bit for bit those of runtime/codecs.py, in loops of vectors."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from optdsl.codegen.codecs import C_NAMES, codec_functions
+from optdsl.codegen.templates import render
+from optdsl.runtime.codecs import CODECS, FP8, INT8, UINT8, Codec, tables
+from optdsl.runtime.native import FLAGS, find_compiler, load
+
+every = pytest.mark.parametrize("form", CODECS, ids=C_NAMES.get)
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+EXPORTED = """
+void decode_blocks_{0}(const unsigned char *packed, const float *scale, real *x, long long n)
+{{
+    for (long long i = 0; i < n; i += {1})
+        decode_{0}(packed + i / {2}, scale[i / {1}], x + i, n - i < {1} ? n - i : {1});
+}}
+void encode_blocks_{0}(const real *x, unsigned char *packed, float *scale, long long n)
+{{
+    for (long long i = 0; i < n; i += {1})
+        scale[i / {1}] = encode_{0}(x + i, packed + i / {2}, n - i < {1} ? n - i : {1});
+}}
+"""
+
+
+def source(*forms: Codec) -> str:
+    exported = [EXPORTED.format(C_NAMES[each], each.block, each.per_byte) for each in forms]
+    return render("cpu/numbers.c.j2", functions=[]) + codec_functions(forms) + "".join(exported)
+
+
+@cache
+def library(dtype: torch.dtype) -> ctypes.CDLL:
+    return load(source(*CODECS), f"-DPARAM_{str(dtype).removeprefix('torch.')}")
+
+
+def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def encoded(form: Codec, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    n = values.numel()
+    codes = torch.empty(form.code_bytes(n), dtype=torch.uint8)
+    scales = torch.empty(form.blocks(n))
+    function = getattr(library(values.dtype), f"encode_blocks_{C_NAMES[form]}")
+    function(pointer(values), pointer(codes), pointer(scales), ctypes.c_longlong(n))
+    return codes, scales
+
+
+def decoded(
+    form: Codec, codes: torch.Tensor, scales: torch.Tensor, like: torch.Tensor
+) -> torch.Tensor:
+    values = torch.empty_like(like)
+    function = getattr(library(like.dtype), f"decode_blocks_{C_NAMES[form]}")
+    function(pointer(codes), pointer(scales), pointer(values), ctypes.c_longlong(like.numel()))
+    return values
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return np.array_equal(a.numpy().view(np.uint8), b.numpy().view(np.uint8))
+
+
+def with_one(form: Codec, numbers: np.ndarray) -> torch.Tensor:
+    """`numbers` in blocks that end in 1 (fp8: 448), so that the scale is 1 and the ratios these."""
+    inside = form.block - 1
+    padded = np.pad(numbers.astype(np.float32), (0, -len(numbers) % inside))
+    blocks = np.full((len(padded) // inside, form.block), 448 if form is FP8 else 1, np.float32)
+    blocks[:, :-1] = padded.reshape(-1, inside)
+    return torch.from_numpy(blocks).view(-1)
+
+
+def telling_numbers(form: Codec) -> np.ndarray:
+    """Every boundary, entry and power of ten with its neighbours, and random numbers."""
+    if form is FP8:
+        entries = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
+        points = np.concatenate([entries, (entries[1:] + entries[:-1]) / 2])
+    else:
+        points = np.concatenate([*tables(form), 10.0 ** -np.arange(9)]).astype(np.float32)
+    inf = np.float32(np.inf)
+    near = [points, np.nextafter(points, inf), np.nextafter(points, -inf)]
+    near += [np.nextafter(near[1], inf), np.nextafter(near[2], -inf)]
+    generator = np.random.default_rng(0)
+    random = 10 ** generator.uniform(-9, 0, 20_000)
+    numbers = np.concatenate([*near, random, generator.uniform(-1, 1, 20_000), [0.0, -0.0, 1e-44]])
+    numbers = np.concatenate([numbers, -numbers]).astype(np.float32)
+    return numbers[np.abs(numbers) <= (448 if form is FP8 else 1)]
+
+
+@every
+@dtypes
+def test_every_code_decodes_to_its_entry(form: Codec, dtype: torch.dtype) -> None:
+    codes = torch.arange(256, dtype=torch.uint8)
+    n = 256 * form.per_byte
+    for scale in (1.0, 0.37, 3e-30, 2e38):
+        scales = torch.full((form.blocks(n),), scale)
+        expected = form.decode(codes, scales, n).to(dtype)
+        found = decoded(form, codes, scales, torch.empty(n, dtype=dtype))
+        assert same_bits(found[~expected.isnan()], expected[~expected.isnan()])
+        assert torch.equal(found.isnan(), expected.isnan())
+
+
+@every
+@dtypes
+def test_every_number_has_the_code_of_the_reference(form: Codec, dtype: torch.dtype) -> None:
+    values = with_one(form, telling_numbers(form)).to(dtype)
+    expected, found = form.encode(values), encoded(form, values)
+    assert found[1].eq(1).all()
+    assert same_bits(found[1], expected.scales)
+    assert torch.equal(found[0], expected.codes)
+
+
+@every
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 127, 129, 255, 256, 257, 1000])
+def test_any_size_and_scale(form: Codec, n: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    values = torch.randn(n, generator=generator)
+    for factor in (1e-30, 1e-13, 1e-3, 1.0, 1e30, 1e38):
+        expected, found = form.encode(values * factor), encoded(form, values * factor)
+        assert same_bits(found[1], expected.scales)
+        assert torch.equal(found[0], expected.codes)
+        back = decoded(form, *found, values)
+        assert same_bits(back, form.decode(*expected, n))
+
+
+@every
+def test_blocks_of_zeros_and_of_what_is_not_finite(form: Codec) -> None:
+    values = torch.zeros(5, form.block)
+    values[1, 3], values[2, 0], values[3, -1], values[4, 1] = 1, torch.nan, torch.inf, -torch.inf
+    expected, found = form.encode(values), encoded(form, values)
+    assert torch.equal(found[0], expected.codes)
+    assert torch.equal(found[1].isnan(), torch.tensor([False, False, True, True, True]))
+    assert same_bits(found[1][:2], expected.scales[:2])
+    assert decoded(form, *found, values)[2:].isnan().all()
+
+
+@pytest.mark.parametrize("form", [INT8, UINT8], ids=C_NAMES.get)
+def test_the_map_is_worked_out_in_vectors(form: Codec, tmp_path: Path) -> None:
+    """gcc leaves neither a search nor a look-up per element: loops of 8 lanes alone."""
+    compiler = find_compiler()
+    if compiler is None or "gcc" not in Path(compiler.command[0]).resolve().name:
+        pytest.skip("reads gcc's assembly")
+    path = tmp_path / "codecs.c"
+    path.write_text(source(form))
+    flags = [flag for flag in FLAGS if not flag.startswith(("-march", "-shared"))]
+    done = subprocess.run(
+        [*compiler.command, *flags, "-march=haswell", "-S", "-o", "-", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip("this compiler makes no AVX2")
+    assert done.stdout.count("vpermps") == 3, "divisors, cuts, steps"
+    assert done.stdout.count("vfmadd") >= 5
+    slow = ("gather", "vpextr", "vpinsr", "fmaf", "pinsrb", "pextrb")
+    assert not [each for each in slow if each in done.stdout]
