@@ -32,7 +32,7 @@ IN_TORCH = {
     "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adadelta", "Adamax",
     "Adafactor", "Muon",
 }  # fmt: skip
-"""The rules that torch.optim has under the same name (its ASGD is another)."""
+"""The rules that torch.optim has under the same name."""
 SHAPES = ((3, 4), (5,), (2, 2, 3))
 
 Named = list[tuple[str, Parameter]]

@@ -22,7 +22,7 @@ COSTS = {
     "SGDWPaper": (1, 20, 4),
     "LayerwiseSGD": (1, 20, 4),
     "AccSGD": (1, 20, 4),  # g p v, p v
-    "ASGD": (1, 20, 4),
+    "AcceleratedSGD": (1, 20, 4),
     "QHM": (1, 20, 4),
     "Lion": (1, 20, 4),
     "LionK": (1, 20, 4),
