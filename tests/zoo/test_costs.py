@@ -75,6 +75,8 @@ COSTS = {
     # Factors along rows and columns, then the mean square of what they leave.
     "Adafactor": (3, 24, 0),  # g; g p; g p, p
     "AdafactorPaper": (3, 24, 0),
+    # Entries of a state go through the library, which copies all of them: g p m m, p m would be 24.
+    "Discover": (1, 76, 8),
     # Matrix work between passes.
     "Muon": (2, 44, 4),  # g m, m u; library u, k; library k, o; o p, p
     "SWAN": (3, 32, 0),  # g, x; library x, u; u; u p, p

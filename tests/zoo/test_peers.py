@@ -44,6 +44,7 @@ CASES: list[tuple[str, dict[str, Any], Make, float]] = [
     ("Lion", DECAY, plain("Lion", **DECAY), 1e-12),
     ("Adan", DECAY, plain("Adan", **DECAY), 1e-12),
     ("Adan", DECAY | {"no_prox": True}, plain("Adan", **DECAY, weight_decouple=True), 1e-12),
+    ("Adan", {"max_grad_norm": 0.5}, plain("Adan", max_grad_norm=0.5), 1e-12),
     ("AdaBelief", {"rectify": False} | DECAY, plain("AdaBelief", **DECAY), 1e-9),
     ("AdaBelief", SHORT, plain("AdaBelief", **SHORT, rectify=True), 1e-9),
     ("AdaBound", DECAY, plain("AdaBound", **DECAY, weight_decouple=False), 1e-9),
