@@ -294,6 +294,10 @@ _MATRICES = [
     ),
     _matrix("flip", 1, "axes in the opposite order", "torch.flip({0}, {dims})", error=0.0),
     _matrix(
+        "reshape", 1, "the same elements, row by row, in another shape",
+        "order.reshape({0}, {n}, {m})", error=0.0,
+    ),
+    _matrix(
         "kth_smallest", 2, "the k-th smallest element, from 1",
         "order.kth_smallest({0}, {1}, {dims})", flops=20, error=0.0,
     ),

@@ -10,6 +10,7 @@ Relies on: script.py, hostmath (IEEE double: no exceptions). Does not do: call t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,7 +18,8 @@ from optdsl.codegen.body import bare, place_of
 from optdsl.codegen.literals import LINE_LENGTH, literal
 from optdsl.codegen.script import Script, Text
 from optdsl.diagnostics import CompileError, Diagnostic, InternalError, Label
-from optdsl.ir.nodes import Value, reachable
+from optdsl.frontend.shapes import is_settled
+from optdsl.ir.nodes import StateDecl, Value, reachable
 from optdsl.ops import OPS
 from optdsl.schedule.plan import Decision, Plan, Variant
 
@@ -52,7 +54,8 @@ class Host:
             self.scalars |= dict.fromkeys(indices, name)
             which = f"variant{'s' * (len(indices) > 1)} {', '.join(map(str, indices))}"
             tables.append(_function(f"{name}(h, e)", f"The scalar row of {which}.", body))
-        return [self.check(), self.decide(), *tables, self.fill(), self.dims()]
+        belongs = [self.belongs()] if rivals(self.plan) else []
+        return [self.check(), self.decide(), *tables, self.fill(), *belongs, self.dims()]
 
     # ---------------------------------------------------------------- functions
 
@@ -120,6 +123,30 @@ class Host:
         doc = "What the state `name` is filled with at first."
         return _function("fill(name, h, e)", doc, "\n".join(script.lines))
 
+    def belongs(self) -> str:
+        """Which of several states with one key a parameter can have: where they are declared are
+        conditions that are settled when it is added, and of which one holds for it at most."""
+        script = self._script(_no_name, "name", "h", "e")
+        for state in rivals(self.plan):
+            settled = [each for each in state.scope if is_settled(each[0])]
+            script.add(f"if name == {literal(state.name)}:")
+            with script.deeper():
+                texts = script.write([condition for condition, _ in settled])
+                sides = [side for _, side in settled]
+                parts = [
+                    text if side else f"not {text}" for text, side in zip(texts, sides, strict=True)
+                ]
+                if len(parts) == 1:
+                    script.add(f"return {bare(parts[0])}", settled[0][0])
+                    continue
+                script.add("return (", settled[-1][0])
+                for number, part in enumerate(parts):
+                    script.add(f"    {'and ' * (number > 0)}{part}")
+                script.add(")")
+        script.add("return True")
+        doc = "Whether a parameter can have the state `name`, of several with one key."
+        return _function("belongs(name, h, e)", doc, "\n".join(script.lines))
+
     def dims(self) -> str:
         script = self._script(_hyper_name, "h", "e")
         dims = self.plan.rule.dims
@@ -178,6 +205,12 @@ def _no_name(value: Value) -> None:
 
 def _is_zero(value: Value) -> bool:
     return value.op == "const" and value.attr("value") == 0
+
+
+def rivals(plan: Plan) -> list[StateDecl]:
+    """The states whose key another state has, too."""
+    keys = Counter(state.key for state in plan.rule.states)
+    return [state for state in plan.rule.states if keys[state.key] > 1]
 
 
 def unsupported(value: Value, rule: str) -> Exception:

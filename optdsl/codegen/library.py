@@ -107,7 +107,7 @@ class Library:
                 return entry if value.args[0].type.shape.lead else f"{entry}.unsqueeze(-1)"
             case "put_index":
                 return self._put(value, text)
-            case "argsort" | "take" | "put" | "flip" | "kth_smallest":
+            case "argsort" | "take" | "put" | "flip" | "reshape" | "kth_smallest":
                 return self._ordered(value, text)
         kind = OPS[value.op].kind
         if kind is Kind.RANDOM and value.attr("over") is None:
@@ -162,8 +162,8 @@ class Library:
         """A row of the op table with the attributes that it names."""
         row = OPS[value.op].torch
         for name, attribute in value.attrs:
-            number = name == "first" and attribute is not None
-            row = row.replace(f"{{{name}}}", size_text(attribute) if number else literal(attribute))
+            size = name in ("first", "n", "m") and attribute is not None
+            row = row.replace(f"{{{name}}}", size_text(attribute) if size else literal(attribute))
         return fill_text(row.replace(", None)", ")"), [text(arg) for arg in value.args])
 
     def _put(self, value: Value, text: Text) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from optdsl import hostmath
 from optdsl.codegen.cpu import c_source
-from optdsl.codegen.host import Host, unsupported
+from optdsl.codegen.host import Host, rivals, unsupported
 from optdsl.codegen.library import Library
 from optdsl.codegen.literals import LINE_LENGTH, Call, call, layout, literal, raw, tuple_of
 from optdsl.codegen.templates import render
@@ -207,6 +207,7 @@ def _program(plan: Plan, host: Host) -> Call:
         check="check",
         fill="fill",
         dims="dims",
+        **({"belongs": "belongs"} if rivals(plan) else {}),
         reads_gradient=literal(rule.reads_gradient),
         c_source="C_SOURCE",
         triton_source="TRITON_SOURCE",

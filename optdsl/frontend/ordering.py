@@ -7,7 +7,7 @@ these, such as a median or a permutation (std/std.opt).
 from __future__ import annotations
 
 from optdsl.frontend.arguments import Keywords
-from optdsl.frontend.bindings import Binding
+from optdsl.frontend.bindings import Binding, Dims
 from optdsl.frontend.matrices import Matrices
 from optdsl.ir.matrices import resized
 from optdsl.ir.nodes import Value
@@ -56,6 +56,15 @@ class Ordering(Matrices):
         axis = self._axis(named.get("axis"), call.span)
         dims = (-2, -1) if axis is None else (self._dim_along(named, call.span),)
         return self.emit.shaped("flip", [value], value.type.shape, call.span, dims=dims)
+
+    def _call_reshape(self, call: ast.Call) -> Binding:
+        args, _ = self.arguments(call, 2, 2)
+        value, wanted = self._tensor(args[0], call), args[1]
+        if not isinstance(wanted, Dims):
+            self.fail("E314", "a shape is wanted, e.g. [rows, 1]", call.span)
+        n, m = wanted.shape.rows, wanted.shape.cols
+        shape = Shape(value.type.shape.lead, n, m)
+        return self.emit.shaped("reshape", [value], shape, call.span, n=n, m=m)
 
     def _call_kth_smallest(self, call: ast.Call) -> Binding:
         args, named = self.arguments(call, 2, 2, frozenset({"axis"}))

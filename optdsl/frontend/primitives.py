@@ -43,7 +43,7 @@ REDUCTIONS = {"sum": "sum", "max": "max_of", "min": "min_of"}
 # fmt: off
 LATER = frozenset({
     "permutation_rank", "gram", "along", "push", "norm2", "minmax01",
-    "reshape", "host",
+    "host",
 })
 # fmt: on
 """Functions that the language keeps for a later version."""

@@ -125,8 +125,8 @@ def shipped_index() -> dict[str, Path]:
     """
     index: dict[str, Path] = {}
     for path in sorted(zoo_folder().glob("*.opt")):
-        for name in re.findall(r"^[a-z]+ +(\w+) *[(=]", path.read_text("utf-8"), re.MULTILINE):
-            index.setdefault(name, path)
+        rules = re.findall(r"^(?:optimizer|wrapper) +(\w+) *[(=]", path.read_text("utf-8"), re.M)
+        index.update((name, path) for name in rules if name not in index)
     return index
 
 

@@ -25,7 +25,7 @@ POSITIVE, NONNEGATIVE, ANY = 2, 1, 0
 # fmt: off
 KEEP = frozenset({
     "pow", "sum", "max_of", "min_of", "full", "index", "transpose", "diag", "wide", "unwide",
-    "tall", "untall", "take", "flip", "kth_smallest", "gather", "to_host", "worker_sum",
+    "tall", "untall", "take", "flip", "reshape", "kth_smallest", "gather", "to_host", "worker_sum",
     "worker_max", "worker_min",
 })
 # fmt: on

@@ -26,6 +26,8 @@ from optdsl.ir.nodes import Scope, Value, scope_of
 from optdsl.ops import OPS, Kind
 from optdsl.types import BATCH, Dim, Instances, Shape
 
+SIZES = frozenset({"n", "m", "first"})
+"""Attributes that are sizes."""
 Memo = dict[tuple[Value, int], Any]
 
 
@@ -169,8 +171,9 @@ class Evaluation(Leaves):
         _, rows, cols = matrix_sizes(self.members[i].p.shape, self.rule.view)
         operands = [self.tensor(arg, i) for arg in value.args]
         attributes = dict(value.attrs)
-        if attributes.get("first") is not None:
-            attributes["first"] = self.dim(attributes["first"], i)
+        for name in SIZES & attributes.keys():
+            if attributes[name] is not None:
+                attributes[name] = self.dim(attributes[name], i)
         found = torch_function(value.op)(*operands, rows=rows, cols=cols, **attributes)
         # A statistic of a parameter stands for all of its matrices: there is no batch any more.
         return found.squeeze(-3) if attributes.get("dims") == (-3, -2, -1) else found

@@ -33,6 +33,8 @@ def matrix_shape(value: Value) -> Shape | None:
         return after if first == before else None
     if value.op in ("qr", "svd", "flip"):
         return first
+    if value.op == "reshape":
+        return Shape(first.lead, value.attr("n"), value.attr("m"))
     if value.op == "argsort":
         return resized(first, value.attr("dim"), value.attr("first"))
     if value.op in ("take", "put"):

@@ -61,6 +61,7 @@ _BY_NAME = {
     "take": {"dim"},
     "put": {"dim"},
     "flip": {"dims"},
+    "reshape": {"n", "m"},
     "kth_smallest": {"dims"},
     "part": {"index"},
 }

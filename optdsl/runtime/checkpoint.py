@@ -116,7 +116,11 @@ def _states(
     groups: Sequence[Group],
 ) -> dict[str, Any]:
     """One parameter's states, checked and copied."""
-    own = {state.key: state for state in program.states if not is_shared(state)}
+    own = {
+        state.key: state
+        for state in program.states
+        if not is_shared(state) and holdings.belongs(state, member)
+    }
     # torch.optim.SGD writes `momentum_buffer: None` where it has none.
     given = {k: value for k, value in entry.items() if k != STEP and value is not None}
     for key in given:

@@ -66,7 +66,13 @@ class Holdings:
             name
             for name, state in self.states.items()
             if isinstance((group if is_shared(state) else own).get(state.key), Tensor)
+            and self.belongs(state, member)
         )
+
+    def belongs(self, state: State, member: Member) -> bool:
+        """Whether `state` is the one that `member` can have, of several with its key."""
+        e = Environment(member, 1, frozenset())
+        return self.program.belongs(state.name, self.groups[member.group_index], e)
 
     def codec(self, state: State, member: Member) -> Codec:
         """How `state` of `member` is kept."""

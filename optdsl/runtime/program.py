@@ -123,10 +123,16 @@ class Variant:
     stored: tuple[str, ...] = ()
 
 
+def always(name: str, h: Any, e: Any) -> bool:
+    """No two states have one key."""
+    return True
+
+
 @dataclass(frozen=True)
 class Program:
     """A compiled rule. `decide(h, e)` gives the index of the variant that runs now; `check(h)`
-    raises ValueError where a `require` fails; `fill(name, h, e)` is a state's first value.
+    raises ValueError where a `require` fails; `fill(name, h, e)` is a state's first value;
+    `belongs(name, h, e)` tells which of several states with one key a parameter can have.
 
     `reads` names what host functions read of `e` besides h: some of t, steps, rows, cols, short,
     long, numel, ndim, batch, name, first, attributes; parameters that differ in one of them have
@@ -150,6 +156,7 @@ class Program:
     fill: Callable[[str, Any, Any], float]
     dims: Callable[[Any, Any], dict[str, int]]
     reads_gradient: bool = True
+    belongs: Callable[[str, Any, Any], bool] = always
     c_source: str = ""
     triton_source: str = ""
     source_hash: str = ""

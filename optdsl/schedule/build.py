@@ -111,7 +111,7 @@ class VariantBuilder:
         reduced = {value.args[0] for value in self.variant.reductions.values()}
         wanted = []
         for value in reachable(self.variant.roots, into_loops=False):
-            if value not in library or value.op == "loop":
+            if value not in library or value.op == "loop" or self._stays(value):
                 continue
             users = self.search.users.get(value, [])
             outside = any(user not in library or level[user] > level[value] for user in users)
@@ -122,6 +122,15 @@ class VariantBuilder:
             if outside or final or value in reduced:
                 wanted.append(value)
         return wanted
+
+    def _stays(self, value: Value) -> bool:
+        """Whether a state lies in memory unchanged for as long as library passes read it."""
+        if value.op != "state":
+            return False
+        level = self.variant.level
+        new = self.variant.outputs.get(value.attr("name"))
+        last = max((level[user] for user in self.search.users.get(value, [])), default=0)
+        return new is None or new is value or level[new] >= last
 
     def _buffers(self) -> tuple[Buffer, ...]:
         """p, g, the states as they are declared, then the rest."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
+import optdsl
 from tests.runtime import programs
 from tests.runtime.programs import Adam, optimizer_class
 from tests.runtime.test_interface import run, twins
@@ -293,3 +294,47 @@ def test_a_refused_checkpoint_changes_nothing(spoil, message):
     run(twin, others, 2, 2)
     run(ours, params, 2, 2)
     close(params, copies(others), 0)
+
+
+RIVALS = """
+optimizer Rivals(lr = 0.1, rank = 2):
+    if ndim == 2:
+        state v: [rank, cols]
+        v += eye(rank, rows) @ g
+        p -= lr * eye(rows, rank) @ v
+    elif name matches "bias":
+        state v
+        v += g
+        p -= lr * v
+    else:
+        state v: []
+        v += sum(g)
+        p -= lr * v
+"""
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_states_of_one_key_and_different_shapes_resume(backend):
+    module = optdsl.compile_text(RIVALS)
+    shapes = {"a.weight": (3, 4), "a.bias": (4,), "scale": (4,), "b.weight": (2, 4)}
+
+    def made():
+        params = [(n, Parameter(torch.ones(s, dtype=torch.float64))) for n, s in shapes.items()]
+        return module.Rivals(params, backend=backend), [p for _, p in params]
+
+    def run(optimizer, params, steps):
+        for step in steps:
+            for p in params:
+                p.grad = torch.full_like(p, float(step))
+            optimizer.step()
+
+    (whole, params), (first, half), (second, rest) = made(), made(), made()
+    run(whole, params, range(4))
+    run(first, half, range(2))
+    with torch.no_grad():
+        for p, q in zip(rest, half, strict=True):
+            p.copy_(q)
+    second.load_state_dict(first.state_dict())
+    run(second, rest, range(2, 4))
+    assert all(map(torch.equal, params, rest))
+    assert [tuple(second.state[p]["v"].shape) for p in rest] == [(2, 4), (4,), (), (2, 4)]

@@ -15,6 +15,7 @@ optimizer Ordered(lr = 0.5, gap = 2, k = 2):
             active = permutation(rows, k)
         m = take(g, active)
         p -= lr * put(m, active, sign(g))
+        p -= lr * reshape(reshape(g, [cols, rows]) + 1, [rows, cols])
         p -= lr * take(flip(g), argsort(sum(abs(g), axis = 0), axis = 1), axis = 1)
     p -= lr * where(abs(g) >= kth_largest(abs(g), 3), g, 0) + median(g) + kth_smallest(g, k)
 """

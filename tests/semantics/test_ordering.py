@@ -64,6 +64,20 @@ def test_flips() -> None:
     assert torch.equal(stepped("view flat\np = flip(g)"), G.flatten().flip(0).reshape(3, 4))
 
 
+def test_other_shapes() -> None:
+    there = stepped("p = reshape(reshape(g, [2, 6]) * eye(2, 6), [rows, cols])")
+    wanted = G.reshape(2, 6) * torch.eye(2, 6)
+    assert torch.equal(there, wanted.reshape(3, 4))
+    blocks = "s = mean(reshape(g^2, [numel // 2, 2]), axis = 1)\n"
+    back = stepped(blocks + "p = reshape(s + 0 * reshape(g, [numel // 2, 2]), [rows, cols])")
+    assert torch.equal(back, (G**2).reshape(-1, 2).mean(1, True).expand(6, 2).reshape(3, 4))
+    assert stepped("p = 0 * g + sum(reshape(g, [2, 2]))")[0, 0] == 3 + 1 + 2 + 1
+    assert stepped("p = reshape(reshape(g, [5, 1]), [rows, cols])").isnan().sum() == 12 - 5
+    batch = torch.stack([G, 10 * G])
+    text = "view last\np = reshape(flip(reshape(g, [12, 1])), [rows, cols])"
+    assert stepped(text, batch)[1, 0].tolist() == [-70.0, 90.0, 20.0, 20.0]
+
+
 @pytest.mark.parametrize("k", [1, 2, 5.9, 12, 100, 0, -3, math.inf])
 def test_the_kth_of_all(k: float) -> None:
     down = sorted(G.flatten().tolist(), reverse=True)
@@ -132,6 +146,8 @@ def test_permutations_are_of_all_numbers_and_differ() -> None:
         ("p -= lr * take(g, argsort(norm(g, axis = 1)), axis = 1)", ["E301"]),
         ("i = permutation(rows, 2)\np = lr * put(g, i, p)", ["E322"]),
         ("p -= lr * kth_smallest(g, g)", ["E322"]),
+        ("p -= lr * reshape(g, 4)", ["E314"]),
+        ("p -= lr * reshape(g, [numel, 1])", ["E301"]),
         ("p -= lr * median(g, over = all)", ["E208"]),
         ("state i: [2, 1]\ni = permutation(lr)\np -= g", ["E314"]),
     ],

@@ -56,11 +56,11 @@ class Quadratic:
 @dataclass(frozen=True)
 class Given:
     """What a step has besides gradients: the model, one dictionary of inputs per parameter, and the
-    number that every random draw is to give."""
+    numbers that a random draw is to give."""
 
     closure: Quadratic | None = None
     inputs: Sequence[dict[str, Tensor]] = ()
-    draw: float | None = None
+    draw: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ class Case:
     at: list[int]
     objective: Objective | None
     inputs: dict[str, list[list[Tensor]]]
-    draws: list[float]
+    names: list[str]
+    draws: list[Tensor]
     steps: int
     expected: dict[str, list[list[Tensor]]]
     states: dict[str, list[Tensor]]
@@ -176,7 +177,8 @@ def _case(stem: str, rule: str, raw: dict[str, Any]) -> Case:
         grads=grads,
         objective=objective,
         inputs=inputs,
-        draws=raw.get("draws", []),
+        names=raw.get("names", [""] * len(raw["params"])),
+        draws=_tensors(raw.get("draws", [])),
         steps=steps,
         at=at,
         expected={what: [_tensors(step) for step in steps] for what, steps in expected.items()},

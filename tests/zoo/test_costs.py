@@ -78,6 +78,17 @@ COSTS = {
     # Entries of a state go through the library, which copies all of them: g p m m, p m would be 24.
     "Discover": (1, 76, 8),
     # Matrix work between passes.
+    "ScaledGD": (1, 24, 0),  # library g p, u; p u, p
+    "GaLore": (1, 22.5, 1.5),  # of 64 directions in 512: library g, u; u p, p
+    "FRUGAL": (2, 36.001, 2.0009765625),
+    "FRUGALSVD": (1, 25, 3),
+    "Shampoo": (2, 64, 16),
+    "SOAP": (2, 84, 24),
+    "APOLLO": (2, 28, 2),
+    "APOLLOMini": (2, 32.016, 0.0078125),
+    "AdamMini": (2, 24, 4),
+    "PolarMuon": (2, 44, 4),
+    "CAME": (4, 32, 4),  # g; g; g m, m; g m p, p
     "Muon": (2, 44, 4),  # g m, m u; library u, k; library k, o; o p, p
     "SWAN": (3, 32, 0),  # g, x; library x, u; u; u p, p
 }
@@ -86,7 +97,8 @@ COSTS = {
 @pytest.mark.parametrize("name", sorted(shipped_plans()))
 def test_a_step_costs_no_more_than_it_must(name: str) -> None:
     steady = explain_plan(shipped_plans()[name]()).steady
-    assert (steady.over_memory, steady.bytes, steady.state_bytes) == COSTS[name]
+    found = (steady.over_memory, steady.bytes, steady.state_bytes)
+    assert found == pytest.approx(COSTS[name])
 
 
 def test_every_rule_that_a_target_runs_has_its_costs() -> None:

@@ -25,13 +25,13 @@ def rules() -> dict[str, Rule]:
     return shipped_rules() | rules_of(VARIANTS)
 
 
-def drawing(number: float | None) -> AbstractContextManager[Any]:
-    """Every random draw gives `number`."""
-    if number is None:
+def drawing(numbers: Tensor | None) -> AbstractContextManager[Any]:
+    """Every random draw gives `numbers`."""
+    if numbers is None:
         return nullcontext()
 
     def draw(*args: Any, **options: Any) -> Tensor:
-        return torch.full(real(*args, **options).shape, number, dtype=torch.float64)
+        return numbers.expand(real(*args, **options).shape)
 
     real = draws.draw
     return patch.object(draws, "draw", draw)
@@ -49,6 +49,8 @@ class ReferenceRun:
             )
             for i, (p, given) in enumerate(zip(case.params, case.attributes, strict=True))
         ]
+        for member, name in zip(self.members, case.names, strict=True):
+            member.name = name
         declared = {each.name: each.default for each in rule.attributes}
         for member in self.members:
             member.attributes = declared | member.attributes
