@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import keyword
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from optdsl import hostmath
 from optdsl.codegen.cpu import c_source
@@ -20,10 +20,10 @@ from optdsl.codegen.library import Library
 from optdsl.codegen.literals import LINE_LENGTH, Call, call, layout, literal, raw, tuple_of
 from optdsl.codegen.templates import render
 from optdsl.codegen.triton import triton_kernels
-from optdsl.diagnostics import CompileError, Diagnostic, Label
+from optdsl.frontend.signs import NONNEGATIVE, Numbers, Signs
 from optdsl.ir.nodes import Rule, StateDecl, Value, reachable
 from optdsl.ops import OPS, Kind
-from optdsl.runtime.program import STORAGES, TABLE_VERSION
+from optdsl.runtime.program import TABLE_VERSION
 from optdsl.schedule.plan import (
     KernelPass,
     LibraryPass,
@@ -44,6 +44,9 @@ OPTIONS = (
     ("differentiable", "False"),
     ("storage", "None"),
     ("storage_exempt", "()"),
+    ("rounding", '"nearest"'),
+    ("master", "None"),
+    ("compensation", "None"),
 )
 """Keywords of every optimizer class; runtime/optimizer.py says what they mean."""
 
@@ -99,19 +102,7 @@ def python_module(
 
 
 def check_supported(plan: Plan) -> None:
-    """Raises CompileError for all storages, and random draws in kernels, that no target has."""
-    found = [
-        Diagnostic(
-            "E503",
-            f"storage `{state.storage}` is not supported yet by the targets cpu and triton",
-            (Label(state.span),),
-            f"stored as {', '.join(STORAGES)} it is",
-        )
-        for state in plan.rule.states
-        if state.storage not in (*STORAGES, "compute") and state.span is not None
-    ]
-    if found:
-        raise CompileError(found)
+    """Raises CompileError for random draws in kernels, which no target has."""
     for variant in plan.variants:
         kernels = [each for each in variant.passes if isinstance(each, KernelPass)]
         for value in reachable(root for each in kernels for root in _roots(each)):
@@ -190,6 +181,8 @@ def _docstring(rule: Rule) -> str:
 
 def _program(plan: Plan, host: Host) -> Call:
     rule = plan.rule
+    signs = Signs(rule, Numbers(rule))
+    nonnegative = [each.name for each in rule.states if signs.states[each.name] >= NONNEGATIVE]
     return call(
         "Program",
         name=literal(rule.name),
@@ -199,7 +192,7 @@ def _program(plan: Plan, host: Host) -> Call:
         static_hypers=literal(tuple(static_hypers(plan))),
         attributes=_pairs([(each.name, each.default) for each in rule.attributes]),
         inputs=_pairs([(e.name, str(domain_of(e.type, rule.view))) for e in rule.inputs]),
-        states=tuple_of([_state(each, rule.view) for each in rule.states]),
+        states=tuple_of([_state(each, rule.view, nonnegative) for each in rule.states]),
         slots=_pairs([(slot, str(domain)) for slot, domain in plan.slots.items()]),
         reads=f"frozenset({literal(tuple(sorted(host.reads)))})",
         variants=tuple_of([_variant(each, host) for each in plan.variants]),
@@ -239,7 +232,7 @@ def static_hypers(plan: Plan) -> list[str]:
     return [each.name for each in rule.hypers if each.name in found]
 
 
-def _state(state: StateDecl, view: str) -> Call:
+def _state(state: StateDecl, view: str, nonnegative: Collection[str]) -> Call:
     return call(
         "State",
         name=literal(state.name),
@@ -249,6 +242,7 @@ def _state(state: StateDecl, view: str) -> Call:
         storage=literal(str(state.storage)),
         fill=literal(state.initial is not None),
         birth=literal(state.birth),
+        **({"nonnegative": "True"} if state.name in nonnegative else {}),
     )
 
 
@@ -307,10 +301,10 @@ def _draws(library: LibraryPass) -> bool:
 
 
 def _options(plan: Plan) -> tuple[tuple[str, str], ...]:
-    """The keywords of the class, with `seed` where the rule draws random numbers."""
+    """The keywords of the class; groups have a `seed` where the rule draws random numbers."""
     passes = [each for variant in plan.variants for each in variant.passes]
     drawing = any(isinstance(each, LibraryPass) and _draws(each) for each in passes)
-    return (*OPTIONS, ("seed", "0")) if drawing else OPTIONS
+    return (*OPTIONS, ("seed", "0" if drawing else "None"))
 
 
 def _loaded(each: Pass) -> tuple[str, ...]:

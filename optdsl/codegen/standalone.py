@@ -18,7 +18,7 @@ from optdsl.codegen.templates import render
 from optdsl.resources import PACKAGE
 
 # What host functions and library passes call, and what a step is made of.
-FILES = ("draws.py", "hostmath.py", "linalg.py", "order.py", "runtime/*.py", "runtime/driver.c")
+FILES = ("draws.py", "hostmath.py", "linalg.py", "order.py", "runtime/*.py", "runtime/*.c")
 _IMPORT = re.compile(r"^(\s*(?:from|import) )optdsl\b", re.MULTILINE)
 
 

@@ -28,12 +28,13 @@ GPUS = ("cuda", "xpu")
 
 @dataclass(frozen=True)
 class Backend:
-    """A target: how it wants passes cut, whether classes are split by 16-byte alignment, and what
-    makes the runner of a plan."""
+    """A target: how it wants passes cut, whether classes are split by 16-byte alignment, the codecs
+    with which it loads and saves buffers itself, and what makes the runner of a plan."""
 
     name: str
     cutting: Cutting
     splits_by_alignment: bool
+    able: frozenset[str]
     runner: Callable[[Program, DevicePlan, Counters], Runner]
 
 
@@ -60,7 +61,7 @@ def choose_backend(name: str, device: torch.device, *, fallback: bool) -> Backen
             _warn(str(error))
             return None
         raise
-    return Backend("cpu", cpu.CUTTING, cpu.SPLITS_BY_ALIGNMENT, cpu.CpuRunner)
+    return Backend("cpu", cpu.CUTTING, cpu.SPLITS_BY_ALIGNMENT, cpu.ABLE, cpu.CpuRunner)
 
 
 def check_compiled(program: Program, backend: Backend | None) -> None:
@@ -83,7 +84,9 @@ def _triton(name: str, device: torch.device, fallback: bool) -> Backend | None:
             _warn(str(error))
             return None
         raise RuntimeError(f"the triton backend needs triton: {error}") from None
-    return Backend("triton", triton.CUTTING, triton.SPLITS_BY_ALIGNMENT, triton.TritonRunner)
+    return Backend(
+        "triton", triton.CUTTING, triton.SPLITS_BY_ALIGNMENT, triton.ABLE, triton.TritonRunner
+    )
 
 
 def _warn(reason: str) -> None:

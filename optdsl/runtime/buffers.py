@@ -4,18 +4,16 @@ Input: a class's tables, its members, its states. Output: the `pointers` table, 
 
 Temps of all plans on a device share one arena, since they live within a step. A temp of n
 parameters of one shape and scalar row lies in one strided block, each on 64 bytes, so that a
-library pass sees [n, rows, cols] without a copy. What kernels cannot work on as it is kept (a
-parameter that is not contiguous, a state that is rounded and read again in the same step) is loaded
-into a buffer of its own before the kernels and saved behind them.
+library pass sees [n, rows, cols] without a copy.
 
-Relies on: holdings.py, library.py, tables.py. Does not do: gradients' addresses (engine.py).
+Relies on: packing.py, holdings.py, library.py, tables.py. Does not do: gradients' addresses
+(engine.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +23,9 @@ from torch import Tensor
 from optdsl.runtime.cohorts import Cohort, Member
 from optdsl.runtime.holdings import Holdings, is_shared
 from optdsl.runtime.library import Batch
-from optdsl.runtime.program import Kernel, Library, Program, Temp
-from optdsl.runtime.storage import PLAIN, Codec, Parts, compute_dtype, reads_again
+from optdsl.runtime.packing import Packing
+from optdsl.runtime.program import Library, Program, Temp
+from optdsl.runtime.storage import compute_dtype
 from optdsl.runtime.tables import ClassTable, ResultLayout
 
 ALIGNMENT = 64
@@ -89,16 +88,6 @@ class SharedTemps:
         return self._offsets[key]
 
 
-@dataclass(frozen=True)
-class Unpacked:
-    """The `values` of p or a state, in memory of their own while a step works on them."""
-
-    name: str
-    codec: Codec
-    parts: Parts
-    values: Tensor
-
-
 class ClassBuffers:
     """The buffers of one class. Set `gradients` (by `Member.index`) before a batch runs."""
 
@@ -110,19 +99,17 @@ class ClassBuffers:
         placed: Placed,
         holdings: Holdings,
         shared: SharedTemps,
+        able: Collection[str],
     ) -> None:
         self.program, self.table, self.members = program, table, members
         self.placed, self.holdings, self.shared = placed, holdings, shared
         self.arena = shared.arena
         self.real = compute_dtype(members[0].p.dtype)
         self.gradients: Sequence[Tensor | None] = ()
-        self.unpacked: list[Unpacked] = []
-        self.parameters = [self._parameter(member) for member in members]
+        self.packing = Packing(holdings, table.variant, members, able)
+        self.parameters = [self._parameter(index) for index in range(len(members))]
         self.temps = {temp.name: temp for temp in table.variant.temps}
         self.states: dict[str, list[Tensor]] = {}
-        self._codecs = {  # the same for all members
-            name: holdings.codec(holdings.states[name], members[0]) for name in table.variant.states
-        }
         self.groups: dict[tuple[Any, ...], list[int]] = {}
         for index, entry in enumerate(table.entries[: len(members)]):
             key = (entry.sizes, entry.row)
@@ -131,6 +118,9 @@ class ClassBuffers:
         self._relative: list[int] = []
         for column, name in enumerate(table.variant.buffers):
             self._place(column, name)
+        for column, name in enumerate(table.variant.stored, len(table.variant.buffers)):
+            if name in self.packing.by_task:
+                table.pointers[: len(members), column] = self.packing.beside[name]
         # An address must outlive a `.data` that is given to a parameter or state by hand.
         tensors = [*self.parameters, *(each for many in self.states.values() for each in many)]
         self.kept = [each.untyped_storage() for each in tensors]
@@ -141,46 +131,27 @@ class ClassBuffers:
             self.table.pointers[:, column] += self.arena.address
 
     @property
-    def writes(self) -> frozenset[str]:
-        """The buffers that a step changes."""
-        variant = self.table.variant
-        passes: list[Kernel | Library] = [*variant.kernels, *variant.libraries]
-        return frozenset(name for each in passes for name in each.writes)
-
-    @property
     def types(self) -> dict[str, torch.dtype]:
         """As what kernels find the elements of each buffer in `Variant.stored`."""
         found = {"p": self.parameters, **self.states}
-        return {name: found[name][0].dtype for name in self.table.variant.stored}
+        return {
+            name: self.packing.type_of(name, found[name][0]) for name in self.table.variant.stored
+        }
 
-    def copy_in(self) -> None:
-        """Before a step: loads the values that kernels do not find as they are kept."""
-        if self.unpacked:
-            with torch.no_grad():
-                for each in self.unpacked:
-                    each.values.copy_(each.codec.load(each.parts))
+    def draw(self) -> None:
+        """Makes the keys of this step's random roundings."""
+        packing, variant = self.packing, self.table.variant
+        if packing.random:
+            updates = [self.placed[entry.row][0].e.t for entry in self.table.entries]
+            packing.draw(np.array(updates[: len(self.members)], np.int64))
+            if "p" in packing.by_task:
+                column = len(variant.buffers) + variant.stored.index("p")
+                self.table.pointers[: len(self.members), column] = packing.keys
 
-    def copy_out(self) -> None:
-        """Behind a step: saves those that it changed."""
-        if self.unpacked:
-            written = self.writes
-            with torch.no_grad():
-                for each in self.unpacked:
-                    if each.name in written:
-                        each.codec.save(each.values, each.parts)
-
-    def _parameter(self, member: Member) -> Tensor:
-        own = member.p.detach()
-        if own.is_contiguous() and not own.is_neg():
-            return own
-        return self._unpack(member, "p", PLAIN[own.dtype], [own], own.dtype)
-
-    def _unpack(
-        self, member: Member, name: str, codec: Codec, parts: Parts, dtype: torch.dtype
-    ) -> Tensor:
-        values = self.holdings.unpacked(member, name, dtype)
-        self.unpacked.append(Unpacked(name, codec, parts, values))
-        return values
+    def _parameter(self, index: int) -> Tensor:
+        """The tensor that a step reads and writes as p."""
+        codec, parts = self.holdings.parameter(self.members[index])
+        return self.packing.place("p", index, codec, parts)
 
     def _place(self, column: int, name: str) -> None:
         """Writes the addresses of buffer `name`, for a temp its offsets in the arena."""
@@ -200,10 +171,8 @@ class ClassBuffers:
         member, row = self.members[index], self.table.entries[index].row
         cohort, h = self.placed[row]
         state = self.holdings.states[name]
-        parts, codec = self.holdings.parts(state, member, h, cohort.e), self._codecs[name]
-        if codec.plain and (codec.dtype is self.real or not reads_again(self.table.variant, name)):
-            return parts[0]
-        return self._unpack(member, name, codec, parts, self.real)
+        parts = self.holdings.parts(state, member, h, cohort.e)
+        return self.packing.place(name, index, self.holdings.codec(state, member), parts)
 
     def _place_state(self, name: str) -> list[int]:
         tensors = [self._state(name, index) for index in range(len(self.members))]

@@ -29,9 +29,10 @@ from optdsl.runtime.groups import (
     without_none,
 )
 from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
-from optdsl.runtime.program import Program, State
+from optdsl.runtime.program import Program
 from optdsl.runtime.state import STEP
 from optdsl.runtime.storage import Choice
+from optdsl.runtime.transfer import fitted, main_keys, parameter_parts
 
 STEPS = "steps"
 """Where a group keeps the count of its steps, if its rule reads it; hyperparameters cannot be
@@ -122,9 +123,10 @@ def _states(
         if not is_shared(state) and holdings.belongs(state, member)
     }
     # torch.optim.SGD writes `momentum_buffer: None` where it has none.
-    given = {k: value for k, value in entry.items() if k != STEP and value is not None}
+    entry = {k: value for k, value in entry.items() if k != STEP and value is not None}
+    given = main_keys(entry, own)
     for key in given:
-        if key not in own:
+        if key not in own or key not in entry:
             known = ", ".join(own) or "none"
             raise ValueError(
                 f"the checkpoint has a state {key!r} of {describe(member)}; those of "
@@ -138,26 +140,10 @@ def _states(
         raise ValueError(f"the checkpoint lacks {STEP!r} of {describe(member)}")
     h = plain_hypers(groups[member.group_index], [name for name, _ in program.hypers])
     e = Environment(member, max(t, 1), frozenset(own[key].name for key in given))
-    return {key: _fitted(holdings, own[key], member, h, e, value) for key, value in given.items()}
-
-
-def _fitted(
-    holdings: Holdings,
-    state: State,
-    member: Member,
-    h: Mapping[str, Any],
-    e: Environment,
-    value: Any,
-) -> Tensor:
-    """A copy of `value` with the dtype and device of `state`."""
-    shape = holdings.shape(state, member, h, e)
-    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
-        what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(
-            f"the checkpoint's {state.key!r} of {describe(member)} is {what}, not {list(shape)}"
-        )
-    dtype = holdings.codec(state, member).layout(shape)[0].dtype
-    return value.detach().to(member.p.device, dtype, copy=True).contiguous()
+    kept = parameter_parts(holdings, member, entry)
+    for key in given:
+        kept |= fitted(holdings, own[key], member, h, e, entry)
+    return kept
 
 
 def _shared(holdings: Holdings, members: Sequence[Member], groups: Sequence[Group]) -> None:
@@ -175,4 +161,4 @@ def _shared(holdings: Holdings, members: Sequence[Member], groups: Sequence[Grou
             else:
                 e = Environment(first[index], 1, frozenset())
                 h = plain_hypers(group, names)
-                group[state.key] = _fitted(holdings, state, first[index], h, e, group[state.key])
+                group |= fitted(holdings, state, first[index], h, e, group)

@@ -23,8 +23,9 @@ from optdsl.runtime.counters import Counters
 from optdsl.runtime.native import NativeError, load, load_kernels
 from optdsl.runtime.program import Program
 from optdsl.runtime.stages import DevicePlan, StepClass
-from optdsl.runtime.storage import PLAIN, compute_dtype
-from optdsl.runtime.tables import Cutting, Ints, StageTable
+from optdsl.runtime.storage import compute_dtype
+from optdsl.runtime.stored import PLAIN
+from optdsl.runtime.tables import Cutting, Ints, Launch, StageTable
 
 CUTTING = Cutting()
 """Tasks of 16,384 elements: 64 KiB of each float32 operand, which stay in L2 between phases."""
@@ -35,6 +36,14 @@ SPLITS_BY_ALIGNMENT = False
 SERIAL_WORK = 32_768
 """Elements up to which the caller's thread works alone: a parallel region costs some 5 us, the
 time of about 8,000 elements of AdamW, and far more where another process holds a core."""
+
+ABLE = frozenset(
+    f"{way}_{half}" for way in ("stochastic", "master", "kahan") for half in ("bf16", "fp16")
+) | {"split_bf16"}
+"""Codecs that the driver loads and saves around each task, with the functions of storage.c."""
+
+LINE = 16
+"""Float32 numbers in a cache line: threads share none of their scratch memory."""
 
 TASK_WORK = 256
 """What starting a task costs, in elements."""
@@ -66,6 +75,13 @@ def driver() -> Any:
     return function
 
 
+@cache
+def codec_functions() -> Any:
+    """The library of storage.c. Raises NativeError without a working compiler."""
+    loader: Any = cast(Any, __spec__).loader
+    return load(loader.get_data(str(Path(__file__).with_name("storage.c"))).decode())
+
+
 @dataclass(eq=False)
 class _Call:
     """The arguments of one foreign call; `kept` are the tables that they point to."""
@@ -85,14 +101,14 @@ class CpuRunner:
         self.results = torch.from_numpy(self._results)
         self._driver = driver()
         self._calls: dict[tuple[int, int, int], _Call] = {}
+        self._owners = {id(each.table): each for each in plan.classes}
         self._kernels: dict[tuple[int, str], int] = {}
         for each in plan.classes:
             dtype = str(each.dtype).removeprefix("torch.")
             library = load_kernels(program.c_source, dtype, *storage_flags(program, each))
             for kernel in each.table.variant.kernels:
                 function = getattr(library, kernel.name)
-                address = ctypes.cast(function, ctypes.c_void_p).value or 0
-                self._kernels[id(each.table), kernel.name] = address
+                self._kernels[id(each.table), kernel.name] = _address(function)
 
     def begin(self, *, addresses: bool) -> None:
         """Nothing: the kernels read the plan's own arrays."""
@@ -115,6 +131,8 @@ class CpuRunner:
         if total <= SERIAL_WORK:
             threads = 1
         kept: list[Any] = []
+        room = max(self._room(stage) for stage in stages)
+        scratch = np.empty(room * threads, np.float32)
         records = [self._stage(stage, threads, kept) for stage in stages]
         table = np.array(records, np.int64)
         arguments = (
@@ -122,14 +140,42 @@ class CpuRunner:
             ctypes.c_longlong(len(stages)),
             ctypes.c_void_p(self._partials.ctypes.data),
             ctypes.c_void_p(self._results.ctypes.data),
+            ctypes.c_void_p(scratch.ctypes.data),
+            ctypes.c_longlong(room),
             ctypes.c_longlong(threads),
         )
-        return _Call(arguments, [*kept, table], threads > 1)
+        return _Call(arguments, [*kept, table, scratch], threads > 1)
+
+    def _room(self, stage: StageTable) -> int:
+        """Numbers that the largest task of a stage needs for what is loaded before it."""
+        sizes = [
+            len(self._packed(self._owners[id(table)], launch)) * int(launch.work.max(initial=0))
+            for table, launch in stage.launches
+        ]
+        return -(-max(sizes, default=0) // LINE) * LINE
+
+    def _packed(self, owner: StepClass, launch: Launch) -> Ints:
+        """The records of the buffers that the driver loads and saves around each task."""
+        variant, by_task = owner.table.variant, owner.buffers.packing.by_task
+        touched = {*launch.kernel.reads, *launch.kernel.writes}
+        records = [
+            (
+                variant.buffers.index(name),
+                len(variant.buffers) + variant.stored.index(name),
+                _codec(f"load_{codec.name}") if name in launch.kernel.reads else 0,
+                _codec(f"save_{codec.name}") if name in launch.kernel.writes else 0,
+            )
+            for name, codec in by_task.items()
+            if name in touched
+        ]
+        return np.array(records, np.int64).reshape(-1, 4)
 
     def _stage(self, stage: StageTable, threads: int, kept: list[Any]) -> list[int]:
         """One `struct stage` of the driver."""
-        passes = np.zeros((len(stage.launches), 8), np.int64)
+        passes = np.zeros((len(stage.launches), 11), np.int64)
         for row, (table, launch) in enumerate(stage.launches):
+            packed = self._packed(self._owners[id(table)], launch)
+            kept.append(packed)
             passes[row] = (
                 self._kernels[id(table), launch.kernel.name],
                 len(launch.tasks),
@@ -139,6 +185,9 @@ class CpuRunner:
                 table.shapes.ctypes.data,
                 table.scalars.ctypes.data,
                 table.scalars.shape[1],
+                packed.ctypes.data,
+                len(packed),
+                launch.kernel.layout == "rows",
             )
         ends = deal([launch.work for _, launch in stage.launches], threads)
         kept += [passes, ends]
@@ -147,6 +196,14 @@ class CpuRunner:
             *(stage.finish.ctypes.data, len(stage.finish)),
             *(stage.finish_shared.ctypes.data, len(stage.finish_shared)),
         ]
+
+
+def _codec(name: str) -> int:
+    return _address(getattr(codec_functions(), name))
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def storage_flags(program: Program, step_class: StepClass) -> Iterator[str]:

@@ -9,7 +9,16 @@ typedef long long i64;
 typedef void kernel_function(const i64 *task, void *const *pointers, const i64 *shape,
                              const double *scalars, double *partials, const double *results);
 
-/* One kernel over one class. `columns` and `width` are the row lengths of pointers and scalars. */
+/* A buffer whose elements the kernel finds as float: `column` is that of its address, `beside` that
+ * of what lies beside it. What it does not read is not loaded, what it does not write not saved. */
+struct packed {
+    i64 column, beside;
+    void (*load)(float *values, const void *kept, const void *beside, i64 lo, i64 count);
+    void (*save)(const float *values, void *kept, void *beside, i64 lo, i64 count);
+};
+
+/* One kernel over one class. `columns` and `width` are the row lengths of pointers and scalars; with
+ * `rows` tasks count rows. */
 struct pass {
     kernel_function *kernel;
     i64 count;
@@ -19,6 +28,9 @@ struct pass {
     const i64 *shapes;
     const double *scalars;
     i64 width;
+    const struct packed *packed;
+    i64 packed_count;
+    i64 rows;
 };
 
 /* `ends` has for each of `parts` parts the number of its last task plus one. */
@@ -43,8 +55,31 @@ static int omp_get_num_threads(void) { return 1; }
 
 enum { TASK = 4, SHAPE = 8, RECORD = 6 };
 
+/* A task whose kernel works on values in `scratch` instead of what is kept. */
+static void work_packed(const struct pass *pass, const i64 *task, void *const *kept, const i64 *shape,
+                        double *partials, const double *results, float *scratch)
+{
+    void *pointers[pass->columns];
+    for (i64 i = 0; i < pass->columns; i++)
+        pointers[i] = kept[i];
+    const i64 unit = pass->rows ? shape[2] : 1, lo = task[1] * unit, count = task[2] * unit - lo;
+    const struct packed *const end = pass->packed + pass->packed_count;
+    float *values = scratch;
+    for (const struct packed *each = pass->packed; each < end; each++, values += count) {
+        if (each->load)
+            each->load(values, kept[each->column], kept[each->beside], lo, count);
+        pointers[each->column] = values - lo;
+    }
+    pass->kernel(task, pointers, shape, pass->scalars + pass->width * shape[4], partials, results);
+    values = scratch;
+    for (const struct packed *each = pass->packed; each < end; each++, values += count)
+        if (each->save)
+            each->save(values, kept[each->column], kept[each->beside], lo, count);
+}
+
 /* Tasks [lo, hi) of a stage, counted through its passes. */
-static void work(const struct stage *stage, i64 lo, i64 hi, double *partials, const double *results)
+static void work(const struct stage *stage, i64 lo, i64 hi, double *partials, const double *results,
+                 float *scratch)
 {
     const struct pass *pass = stage->passes;
     for (i64 first = 0; first < hi; first += pass->count, pass++) {
@@ -54,8 +89,12 @@ static void work(const struct stage *stage, i64 lo, i64 hi, double *partials, co
             const i64 *task = pass->tasks + TASK * i;
             const i64 tensor = task[0];
             const i64 *shape = pass->shapes + SHAPE * tensor;
-            pass->kernel(task, pass->pointers + pass->columns * tensor, shape,
-                         pass->scalars + pass->width * shape[4], partials, results);
+            void *const *pointers = pass->pointers + pass->columns * tensor;
+            if (pass->packed_count)
+                work_packed(pass, task, pointers, shape, partials, results, scratch);
+            else
+                pass->kernel(task, pointers, shape, pass->scalars + pass->width * shape[4],
+                             partials, results);
         }
     }
 }
@@ -91,12 +130,13 @@ static void finish_part(const i64 *records, i64 count, i64 part, i64 parts, cons
 }
 
 /* The share of `thread` of `threads`. Barriers stand only where something follows that needs them. */
-static void run(const struct stage *stages, i64 count, double *partials, double *results, i64 thread,
-                i64 threads)
+static void run(const struct stage *stages, i64 count, double *partials, double *results,
+                float *scratch, i64 thread, i64 threads)
 {
     for (const struct stage *stage = stages; stage < stages + count; stage++) {
         for (i64 part = thread; part < stage->parts; part += threads)
-            work(stage, part ? stage->ends[part - 1] : 0, stage->ends[part], partials, results);
+            work(stage, part ? stage->ends[part - 1] : 0, stage->ends[part], partials, results,
+                 scratch);
         if (stage->finish_count) {
             #pragma omp barrier
             finish_part(stage->finish, stage->finish_count, thread, threads, partials, results);
@@ -112,14 +152,17 @@ static void run(const struct stage *stages, i64 count, double *partials, double 
     }
 }
 
-/* Runs `count` stages on `threads` threads; 1: in the caller's, without a parallel region. */
-void optdsl_run(const struct stage *stages, i64 count, double *partials, double *results, i64 threads)
+/* Runs `count` stages on `threads` threads; 1: in the caller's, without a parallel region. Each has
+ * `room` numbers of `scratch`. */
+void optdsl_run(const struct stage *stages, i64 count, double *partials, double *results,
+                float *scratch, i64 room, i64 threads)
 {
     if (threads <= 1) {
         for (i64 i = 0; i < count; i++)
-            run(stages + i, 1, partials, results, 0, 1);
+            run(stages + i, 1, partials, results, scratch, 0, 1);
         return;
     }
     #pragma omp parallel num_threads(threads)
-    run(stages, count, partials, results, omp_get_thread_num(), omp_get_num_threads());
+    run(stages, count, partials, results, scratch + room * omp_get_thread_num(),
+        omp_get_thread_num(), omp_get_num_threads());
 }

@@ -279,7 +279,14 @@ class Engine:
         if backend.splits_by_alignment:
             even = (gradients.addresses % 16 == 0).tolist()
         plan = plan_device(
-            self.program, device, orders, self._holdings, arena, backend.cutting, even
+            self.program,
+            device,
+            orders,
+            self._holdings,
+            arena,
+            backend.cutting,
+            even,
+            backend.able,
         )
         if plan is not None:
             _shape_scalars(plan, hypers)
@@ -299,7 +306,7 @@ class Engine:
         for each in plan.classes:
             self._write(each, hypers, gradients if addresses else None)
             each.buffers.gradients = gradients.tensors
-            each.buffers.copy_in()
+            each.buffers.packing.load()
         runner.begin(addresses=addresses)
         for segment in plan.segments:
             runner.run(segment.first, segment.last)
@@ -308,7 +315,7 @@ class Engine:
                 batch.run(runner.results)
         for each in plan.classes:
             each.buffers.gradients = ()  # a gradient that is kept would double their memory
-            each.buffers.copy_out()
+            each.buffers.packing.save()
         # Kernels write by address: autograd is told, so that it refuses a stale graph as ever.
         torch.autograd.graph.increment_version(plan.written)
 
@@ -324,6 +331,7 @@ class Engine:
             for row, cohort in enumerate(step_class.cohorts):
                 table.scalars[row] = scalars(hypers[cohort.group_index], cohort.e)
             self.counters.rows += len(step_class.cohorts)
+        step_class.buffers.draw()
         if gradients is not None and step_class.gradient is not None:
             indices = step_class.indices
             table.pointers[: len(indices), step_class.gradient] = gradients.addresses[indices]

@@ -19,7 +19,8 @@ from torch import Tensor
 from optdsl.runtime.cohorts import Environment, Member, Sizes
 from optdsl.runtime.program import Program, State
 from optdsl.runtime.state import all_sizes, state_shape
-from optdsl.runtime.storage import Choice, Codec, Part, Parts, compute_dtype
+from optdsl.runtime.storage import Choice, compute_dtype
+from optdsl.runtime.stored import Codec, Part, Parts
 
 Group = dict[str, Any]
 
@@ -101,7 +102,23 @@ class Holdings:
 
     def value(self, state: State, member: Member, h: Mapping[str, Any], e: Environment) -> Tensor:
         """The values of `state`; its own tensor where that holds them as they are."""
-        return self.codec(state, member).load(self.parts(state, member, h, e))
+        shape = self.shape(state, member, h, e)
+        return self.codec(state, member).load(self.parts(state, member, h, e), shape)
+
+    def parameter(self, member: Member) -> tuple[Codec, Parts]:
+        """How p of `member` is kept, and its tensors, made if need be."""
+        own, codec = member.p.detach(), self.choice.of_parameter(member.p.dtype)
+        holder, (_, *rest) = self.table[member.p], codec.layout(tuple(own.shape))
+        if rest and not any(self._found(holder, part.beside) is not None for part in rest):
+            beside = [torch.empty(e.shape, dtype=e.dtype, device=own.device) for e in rest]
+            codec.save(own.to(torch.float32), [own.clone(), *beside])
+            for part, tensor in zip(rest, beside, strict=True):
+                self._made[id(holder), part.beside] = holder, part.beside, tensor
+        found = [
+            self._checked_part(member, part.beside, part, self._found(holder, part.beside))
+            for part in rest
+        ]
+        return codec, [own, *found]
 
     def unpacked(self, member: Member, name: str, dtype: torch.dtype) -> Tensor:
         """Memory for the values of a state of p's size, or of p, while a step works on them."""
@@ -115,7 +132,7 @@ class Holdings:
         self, state: State, member: Member, values: Tensor, h: Mapping[str, Any], e: Environment
     ) -> None:
         """Makes `values` the state of `member`, its group or the run."""
-        packed = self._packed(state, member, values, h, e)
+        packed = self.packed(state, member, values, h, e)
         for holder in self._holders(state, member):
             for key, tensor in packed.items():
                 dict.__setitem__(holder, key, tensor)
@@ -168,15 +185,15 @@ class Holdings:
         real = compute_dtype(member.p.dtype)
         shape = self.shape(state, member, h, e)
         values = torch.full(shape, first, dtype=real, device=member.p.device)
-        packed = self._packed(state, member, values, h, e)
+        packed = self.packed(state, member, values, h, e)
         for holder in self._holders(state, member):
             for key, tensor in packed.items():
                 self._made[id(holder), key] = holder, key, tensor
 
-    def _packed(
+    def packed(
         self, state: State, member: Member, values: Tensor, h: Mapping[str, Any], e: Environment
     ) -> dict[str, Tensor]:
-        """New tensors that hold `values`, by their keys."""
+        """New tensors that hold `values` as `state` is kept, by their keys."""
         layout = self._layout(state, member, h, e)
         made = {
             key: torch.empty(part.shape, dtype=part.dtype, device=member.p.device)

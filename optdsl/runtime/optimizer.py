@@ -42,7 +42,7 @@ from optdsl.runtime.groups import (
 from optdsl.runtime.program import TABLE_VERSION, Program
 from optdsl.runtime.reference import Interpreter
 from optdsl.runtime.state import plain_table
-from optdsl.runtime.storage import Choice, check_exempt, choose
+from optdsl.runtime.storage import Choice, check_exempt, check_halves, choose, choose_rounding
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -55,8 +55,10 @@ class Optimizer(torch.optim.Optimizer):
     entry comes first. `foreach` and `fused` choose between torch's implementations and are
     accepted without effect; `capturable` and `differentiable` must be false. `seed` is the key of
     all random draws of a rule that has any; a group may have its own. `storage` says how states
-    of the parameters' size are stored, all or by key: float32, bf16, fp16, param; those of the
-    parameters in `storage_exempt` (tensors or names) stay float32.
+    of the parameters' size are stored, all or by key: float32, bf16, fp16, param, fp8, int8, int4;
+    those of the parameters in `storage_exempt` (tensors or names) stay float32. Parameters of 16
+    bits may lose nothing of small steps: by `rounding="stochastic"`, `master="float32"`, or
+    `compensation`, "kahan" or "split".
 
     Raises ValueError for a hyperparameter that the rule forbids, a misspelt one, and parameters
     that cannot be optimized (complex, sparse, integer).
@@ -83,6 +85,9 @@ class Optimizer(torch.optim.Optimizer):
         seed: int | None = None,
         storage: str | Mapping[str, str] | None = None,
         storage_exempt: Collection[torch.Tensor | str] = (),
+        rounding: str = "nearest",
+        master: str | None = None,
+        compensation: str | None = None,
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(f"backend {backend!r}: it is one of {', '.join(BACKENDS)}")
@@ -99,7 +104,8 @@ class Optimizer(torch.optim.Optimizer):
         options = {"capturable": capturable, "differentiable": differentiable}
         check_options(self.program, options)
         self._backend = backend
-        self._choice = choose(self.program, storage, storage_exempt)
+        parameters = choose_rounding(rounding, master, compensation)
+        self._choice = choose(self.program, storage, storage_exempt, parameters)
         self._engine = self._make_engine()
         defaults = {**hypers, **declared, **(attributes or {}), "maximize": maximize}
         if seed is not None:
@@ -127,6 +133,7 @@ class Optimizer(torch.optim.Optimizer):
         try:
             check_options(self.program, group)
             check_parameters(self.program, group)
+            check_halves(self.program, self._choice, group["params"])
             normalize_attributes(self.program, group, given)
             check_hypers(self.program, group)
             self._engine.record(group)

@@ -43,7 +43,7 @@ TABLE_VERSION = 2
 """Changes with the layout of the tables; generated code and runtime must agree."""
 
 
-STORAGES = ("float32", "bf16", "fp16", "param")
+STORAGES = ("float32", "bf16", "fp16", "param", "fp8", "int8", "int4")
 """What a state may be stored as, by the names of the language; storage.py knows how."""
 
 

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from optdsl.runtime.cohorts import Cohort, Member
 from optdsl.runtime.holdings import Holdings, is_shared
 from optdsl.runtime.program import State
+from optdsl.runtime.rounding import rounding_keys
 from optdsl.runtime.storage import compute_dtype
 
 
@@ -78,16 +80,26 @@ def reference_step(
     wide = any(compute_dtype(m.p.dtype) is torch.float64 for m, _ in chosen)
     with torch.no_grad():
         outcome = interpreter(members, torch.float64 if wide else torch.float32)
-        for (member, cohort), update in zip(chosen, outcome.updates, strict=True):
+        holdings.commit()
+        keys = _keys(holdings, chosen)
+        for (member, cohort), update, key in zip(chosen, outcome.updates, keys, strict=True):
             h = hypers[member.group_index]
             if update.p is not None:
-                member.p.copy_(update.p.reshape(member.p.shape))
+                codec, parts = holdings.parameter(member)
+                codec.save(update.p.reshape(member.p.shape), parts, key)
             for name, value in update.states.items():
                 _store(holdings, holdings.states[name], member, cohort, h, value)
         for (name, group), value in outcome.shared.items():
             owner = next(p for p in chosen if group is None or p[0].group_index == group)
             h = hypers[owner[0].group_index]
             _store(holdings, holdings.states[name], *owner, h, value)
+
+
+def _keys(holdings: Holdings, chosen: Sequence[tuple[Member, Cohort]]) -> list[int]:
+    """Those of the members' random roundings in this step."""
+    facts = [(holdings.seed(member), member.index, cohort.e.t) for member, cohort in chosen]
+    found: list[int] = rounding_keys(*np.array(facts, np.int64).T).tolist()
+    return found
 
 
 def _participant(
@@ -97,8 +109,9 @@ def _participant(
     hypers: Sequence[Mapping[str, Any]],
     gradients: Sequence[Tensor | None],
 ) -> Participant:
+    codec, parts = holdings.parameter(member)
     participant = Participant(
-        member.p,
+        codec.load(parts, tuple(member.p.shape)),
         _scaled(gradients[member.index], cohort.e.g_scale),
         hypers[member.group_index],
         cohort.e.t,

@@ -14,7 +14,7 @@ gradients (engine.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from optdsl.runtime.buffers import Arena, ClassBuffers, SharedTemps
 from optdsl.runtime.cohorts import ONE, Cohort, Member
 from optdsl.runtime.holdings import Holdings
 from optdsl.runtime.library import Batch
+from optdsl.runtime.packing import whole
 from optdsl.runtime.program import Kernel, Program, Variant
 from optdsl.runtime.tables import (
     SHARED,
@@ -117,11 +118,13 @@ def plan_device(
     arena: Arena,
     cutting: Cutting,
     aligned: Mapping[int, bool] | None,
+    able: Collection[str],
 ) -> DevicePlan | None:
     """The plan for the members of `orders` on `device`, None where all are empty.
 
     `aligned` says by `Member.index` whether a gradient lies on 16 bytes; classes are split by that,
-    and by the same of their other tensors, where it is given. May move `arena`.
+    and by the same of their other tensors, where it is given. The target itself loads and saves
+    buffers with the codecs called `able`. May move `arena`.
     """
     results = ResultLayout(program.slots, len(holdings.groups))
     builder = StageBuilder(program, results, cutting)
@@ -129,7 +132,7 @@ def plan_device(
     arena.start()
     classes = []
     for variant, members, placed in _classes(program, device, orders, holdings, aligned):
-        step_class = _make_class(program, variant, members, placed, holdings, results, shared)
+        step_class = _make_class(program, variant, members, placed, holdings, results, shared, able)
         classes.append(step_class)
     if not classes:
         return None
@@ -137,7 +140,7 @@ def plan_device(
     _add_launches(program, builder, classes)
     stages = builder.finished()
     segments = _segments(classes, stages, results)
-    written = [m.p for each in classes if "p" in each.buffers.writes for m in each.members]
+    written = [m.p for each in classes if "p" in each.buffers.packing.writes for m in each.members]
     return DevicePlan(device, classes, stages, segments, builder.partials, results.size, written)
 
 
@@ -166,7 +169,7 @@ def _classes(
             if aligned is not None:
                 even = aligned[member.index] and _aligned(variant, member, order, holdings)
             codecs = [holdings.codec(holdings.states[n], member).name for n in variant.states]
-            key = order.variant, member.p.dtype, *codecs, even
+            key = order.variant, member.p.dtype, *codecs, whole(member), even
             members, placed = found.setdefault(key, ([], []))
             if not placed or placed[-1][0] is not order.cohort:
                 placed.append((order.cohort, order.h))
@@ -194,6 +197,7 @@ def _make_class(
     holdings: Holdings,
     results: ResultLayout,
     shared: SharedTemps,
+    able: Collection[str],
 ) -> StepClass:
     entries = [Entry(member.sizes, row, member.group_index) for member, row, _ in members]
     rows: dict[int, int] = {}
@@ -203,7 +207,7 @@ def _make_class(
     entries += [Entry(ONE, 0, members[0][0].group_index, "all")]
     table = class_table(variant, entries, len(placed), results)
     own = [member for member, _, _ in members]
-    buffers = ClassBuffers(program, table, own, placed, holdings, shared)
+    buffers = ClassBuffers(program, table, own, placed, holdings, shared, able)
     return StepClass(
         table,
         own,
@@ -237,7 +241,8 @@ def _add_launches(program: Program, builder: StageBuilder, classes: Sequence[Ste
             chosen = _chosen(step_class, kernel, program, done)
             if chosen:
                 number = end if kernel in deferred else kernel.stage
-                builder.add(step_class.table, kernel, chosen, number)
+                packed = bool(step_class.buffers.packing.by_task)
+                builder.add(step_class.table, kernel, chosen, number, packed=packed)
 
 
 def _chosen(

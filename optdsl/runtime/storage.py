@@ -1,11 +1,10 @@
-"""How parameters and states lie in memory: the table of codecs, and who has which.
+"""Who stores what in which way: what a rule declares, and what the user of an optimizer chose.
 
-Input: what a rule declares and what a user chose. Output: for each state and parameter a `Codec`,
-which loads values from the tensors that are kept and saves values to them, with one rounding. A
-codec is no part of a rule: a step computes with what `load` gives, and what it computed is `save`d
-behind it.
+Input: a program, the arguments of its class. Output: a `Choice`, which gives each state and each
+parameter its `Codec`. A codec is no part of a rule: a step computes with what `load` gives, and
+what it computed is saved behind it.
 
-Relies on: torch, program.py, cohorts.py. Does not do: making tensors (holdings.py), kernels.
+Relies on: stored.py, rounding.py, cohorts.py. Does not do: making tensors (holdings.py), kernels.
 """
 
 from __future__ import annotations
@@ -17,11 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optdsl.runtime import codecs
 from optdsl.runtime.cohorts import Member
-from optdsl.runtime.program import STORAGES, Kernel, Library, Program, State, Variant
+from optdsl.runtime.program import STORAGES, Program, State
+from optdsl.runtime.rounding import HALVES, of_half
+from optdsl.runtime.stored import BF16, FLOAT32, FP16, PLAIN, BlockCodec, Codec
 
-Parts = Sequence[Tensor]
-"""What is kept of one state or parameter: its elements, then what lies beside them."""
+ELEMENTS = {each.name: each for each in (FLOAT32, BF16, FP16)}
+"""Storages of one rounded number an element."""
+BLOCKS = {
+    (name, signed): BlockCodec(f"{name}{'' if form.signed else '_unsigned'}", dtype, form)
+    for name, dtype in (("int8", torch.uint8), ("int4", torch.uint8), ("fp8", torch.float8_e4m3fn))
+    for signed in (True, False)
+    for form in [codecs.codec(name, signed=signed)]
+}
+"""Storages of a few bits an element, by name and whether there is a sign."""
+LEAST_ELEMENTS = 4096
+"""Smaller parameters are stored without blocks: there is little to save, and they are those whose
+noise shows first (as in bitsandbytes and torchao)."""
 
 
 def compute_dtype(parameter: torch.dtype) -> torch.dtype:
@@ -30,74 +42,69 @@ def compute_dtype(parameter: torch.dtype) -> torch.dtype:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One of the tensors that are kept: what its key ends in, its dtype and its shape."""
-
-    beside: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Codec:
-    """One number an element, of `dtype`, rounded to nearest."""
-
-    name: str
-    dtype: torch.dtype
-
-    def layout(self, shape: tuple[int, ...]) -> tuple[Part, ...]:
-        """What is kept of values of `shape`."""
-        return (Part("", self.dtype, shape),)
-
-    def load(self, parts: Parts) -> Tensor:
-        """The values."""
-        return parts[0]
-
-    def save(self, values: Tensor, parts: Parts) -> None:
-        """Writes `values`, of the shape that `load` gives."""
-        parts[0].copy_(values)
-
-    @property
-    def plain(self) -> bool:
-        """Whether an element's memory is its value, so that a kernel reads and writes it."""
-        return True
-
-
-CODECS = {
-    each.name: each
-    for each in (
-        Codec("float64", torch.float64),
-        Codec("float32", torch.float32),
-        Codec("bf16", torch.bfloat16),
-        Codec("fp16", torch.float16),
-    )
-}
-PLAIN = {each.dtype: each for each in CODECS.values() if each.plain}
-"""By dtype."""
-
-
-@dataclass(frozen=True)
 class Choice:
     """What the user of an optimizer chose. `states` gives storages by the states' names; the
-    parameters in `exempt`, by themselves or by their names, keep their states as if nothing was
-    chosen or declared."""
+    parameters in `exempt`, by themselves or by their names, keep their states as they are computed,
+    whatever was chosen or declared; `parameters` says how parameters of 16 bits are rounded, as
+    `of_half` takes it."""
 
     states: Mapping[str, str] = field(default_factory=dict)
     exempt: tuple[Tensor | str, ...] = ()
+    parameters: str = "nearest"
 
     def of_state(self, state: State, member: Member) -> Codec:
         """How `state` of `member` is kept. What is smaller than p, or shared, is kept as it is
-        computed."""
+        computed; so are, instead of in blocks, states of small and of float64 parameters."""
         real = compute_dtype(member.p.dtype)
         storage = self.states.get(state.name, state.storage)
         if state.domain != "full" or storage == "compute" or self.exempts(member):
             return PLAIN[real]
-        return PLAIN[member.p.dtype] if storage == "param" else CODECS[storage]
+        if storage == "param":
+            return PLAIN[member.p.dtype]
+        if storage in ELEMENTS:
+            return ELEMENTS[storage]
+        if real is torch.float64 or member.sizes.numel < LEAST_ELEMENTS:
+            return PLAIN[real]
+        return BLOCKS[storage, not state.nonnegative]
+
+    def of_parameter(self, dtype: torch.dtype) -> Codec:
+        """How a parameter of `dtype` is kept."""
+        plain = PLAIN[dtype]
+        return of_half(self.parameters, plain) if dtype in HALVES else plain
 
     def exempts(self, member: Member) -> bool:
         return any(
             member.name == each if isinstance(each, str) else member.p is each
             for each in self.exempt
+        )
+
+
+def choose_rounding(rounding: str, master: str | None, compensation: str | None) -> str:
+    """How parameters of 16 bits are kept, from the three arguments of an optimizer's class.
+
+    Raises ValueError for a word that there is not, and for two ways at once.
+    """
+    known: dict[str, tuple[object, Collection[object]]] = {
+        "rounding": (rounding, ("nearest", "stochastic")),
+        "master": (master, (None, "float32")),
+        "compensation": (compensation, (None, "kahan", "split")),
+    }
+    for name, (value, allowed) in known.items():
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; it is one of {', '.join(map(repr, allowed))}")
+    ways = [compensation, "master" if master else None, None if rounding == "nearest" else rounding]
+    found = [each for each in ways if each]
+    if len(found) > 1:
+        raise ValueError(f"choose one of {' and '.join(found)}: each keeps all of a small change")
+    return found[0] if found else "nearest"
+
+
+def check_halves(program: Program, choice: Choice, params: Sequence[Tensor]) -> None:
+    """Raises ValueError for a parameter that cannot be kept as was chosen."""
+    if choice.parameters == "split" and any(p.dtype is torch.float16 for p in params):
+        raise ValueError(
+            f'{program.name}: compensation="split" is for bfloat16, the upper half of a float32; '
+            'float16 parameters can have "kahan"'
         )
 
 
@@ -111,21 +118,11 @@ def check_exempt(program: Program, choice: Choice, groups: Sequence[Mapping[str,
             raise ValueError(f"{program.name}: storage_exempt: {shown} is no parameter of it")
 
 
-def reads_again(variant: Variant, name: str) -> bool:
-    """Whether a step reads the buffer `name` after it has written it: then what it reads must be
-    what was computed, not what is kept of that."""
-    # A library pass runs behind the kernels of its stage.
-    passes: list[tuple[tuple[int, int], Kernel | Library]] = []
-    passes += [((each.stage, 0), each) for each in variant.kernels]
-    passes += [((each.stage, 1), each) for each in variant.libraries]
-    written = [at for at, each in passes if name in each.writes]
-    return any(name in each.reads and at > min(written) for at, each in passes if written)
-
-
 def choose(
     program: Program,
     storage: str | Mapping[str, str] | None,
     exempt: Collection[Tensor | str],
+    parameters: str = "nearest",
 ) -> Choice:
     """The choice for `program`: one storage for all states of p's size, or by name or key.
 
@@ -155,4 +152,4 @@ def choose(
                     f"{state.domain}): it is always stored as it is computed"
                 )
             states[state.name] = each
-    return Choice(states, tuple(exempt))
+    return Choice(states, tuple(exempt), parameters)

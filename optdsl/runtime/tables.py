@@ -8,8 +8,9 @@ Relies on: program.py, cohorts.py. Does not do: tensors, launching.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ Floats = NDArray[np.float64]
 
 SHARED = ("group", "all")
 OPERATIONS = {"sum": 0, "max_of": 1, "min_of": 2}
+PACKED = 2048
+"""Elements of a task of which buffers are loaded from codes."""
+LARGEST_BLOCK = 256
+"""Elements that may share a scale."""
 FINISH_WIDTH = 256
 """Columns of one finish record: 50,000 columns are finished by all threads, not by one."""
 
@@ -30,11 +35,18 @@ FINISH_WIDTH = 256
 class Cutting:
     """How passes are cut into tasks. `flat` elements a task; rows of about `row_elements`
     elements, but `column_rows` rows at least where columns are reduced, since each task leaves
-    `cols` partials."""
+    `cols` partials. Of a task, the elements (but of the last) are a multiple of `multiple`."""
 
     flat: int = 16384
     row_elements: int = 16384
     column_rows: int = 32
+    multiple: int = 1
+
+    def packed(self) -> Cutting:
+        """The same where a task's buffers are loaded from codes before it: tasks of 8 KiB of each,
+        which stay in L1, and of whole blocks of codes."""
+        flat, rows = min(self.flat, PACKED), min(self.row_elements, PACKED)
+        return replace(self, flat=flat, row_elements=rows, multiple=LARGEST_BLOCK)
 
     def elements(self, kernel: Kernel) -> int:
         """Elements of a task of the flat pass `kernel`."""
@@ -157,9 +169,19 @@ class StageBuilder:
         self._open: dict[int, dict[tuple[str, int], list[tuple[int, int, int]]]] = {}
         self._operations: dict[str, tuple[str, int]] = {}
 
-    def add(self, table: ClassTable, kernel: Kernel, chosen: Sequence[int], number: int) -> None:
-        """Adds `kernel` over the entries `chosen` of `table`, as part of stage `number`."""
-        launch, counts = cut(table, kernel, chosen, self.cutting, self.partials)
+    def add(
+        self,
+        table: ClassTable,
+        kernel: Kernel,
+        chosen: Sequence[int],
+        number: int,
+        *,
+        packed: bool = False,
+    ) -> None:
+        """Adds `kernel` over the entries `chosen` of `table`, as part of stage `number`; `packed`
+        where buffers are loaded and saved task by task."""
+        cutting = self.cutting.packed() if packed else self.cutting
+        launch, counts = cut(table, kernel, chosen, cutting, self.partials)
         table.launches.append(launch)
         empty = np.zeros((0, 6), np.int64)
         stage = self.stages.setdefault(number, StageTable(number, [], empty, empty))
@@ -257,6 +279,8 @@ def pieces(kernel: Kernel, sizes: Sizes, cutting: Cutting) -> tuple[Ints, Ints]:
         chunk = max(1, -(-cutting.row_elements // sizes.cols))
         if "col" in domains:
             chunk = max(chunk, cutting.column_rows)
+        unit = cutting.multiple // math.gcd(cutting.multiple, sizes.cols)
+        chunk = -(-chunk // unit) * unit
     else:
         within = kernel.domain in ("row", "col") or "matrix" in domains
         matrices = sizes.batch if within else 1

@@ -61,6 +61,8 @@ class _Blocks(Cutting):
 
 CUTTING = _Blocks(row_elements=TILE, column_rows=COLUMN_ROWS)
 SPLITS_BY_ALIGNMENT = True
+ABLE: frozenset[str] = frozenset()
+"""Codecs that kernels load and save themselves."""
 
 ELEMENT = {
     torch.float32: tl.float32,

@@ -1,0 +1,133 @@
+"""Between how the buffers of a class are kept and what its kernels find: values to compute with.
+
+Input: the members of a class, the codecs of p and of their states. Output: the tensors whose
+addresses kernels get. What a kernel does not find as it is kept is loaded before, and saved behind,
+either each task (by the target, in memory that a core has at hand) or the whole step, by torch:
+where a pass reads again what an earlier one wrote, which must be what was computed, where a library
+pass works on it, and on targets that cannot do it themselves.
+
+Relies on: holdings.py, stored.py, rounding.py. Does not do: temps, batches (buffers.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optdsl.runtime.cohorts import Member
+from optdsl.runtime.holdings import Holdings
+from optdsl.runtime.program import Kernel, Library, Variant
+from optdsl.runtime.rounding import Stochastic, rounding_keys
+from optdsl.runtime.storage import compute_dtype
+from optdsl.runtime.stored import PLAIN, Codec, Parts
+from optdsl.runtime.tables import LARGEST_BLOCK, Ints
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """The `values` of a member's p or state, in memory of their own while a step works on them."""
+
+    name: str
+    position: int
+    codec: Codec
+    parts: Parts
+    values: Tensor
+
+
+class Packing:
+    """Of one class. `by_task` gives the codecs of the buffers that the target loads and saves, by
+    their names; it can do it for the codecs called `able`. `beside` are the addresses of what lies
+    beside them. Where `random`, `keys` are drawn anew for each step."""
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        variant: Variant,
+        members: Sequence[Member],
+        able: Collection[str],
+    ) -> None:
+        self.holdings, self.variant, self.members = holdings, variant, members
+        self.real = compute_dtype(members[0].p.dtype)
+        self.able = able if all(whole(member) for member in members) else ()
+        self.by_task: dict[str, Codec] = {}
+        self.beside: dict[str, list[int]] = {}
+        self.keys = np.zeros(len(members), np.int64)
+        self._unpacked: list[Unpacked] = []
+        self._seeds = np.array([holdings.seed(member) for member in members], np.int64)
+        self._numbers = np.array([member.index for member in members], np.int64)
+        passes: list[Kernel | Library] = [*variant.kernels, *variant.libraries]
+        self.writes = frozenset(name for each in passes for name in each.writes)
+        self.random = False
+
+    def place(self, name: str, position: int, codec: Codec, parts: Parts) -> Tensor:
+        """What kernels and library passes find of one member's buffer `name`."""
+        own = parts[0]
+        if codec.plain and own.is_contiguous() and not own.is_neg():
+            again = own.dtype is not self.real and name != "p" and self._reads_again(name)
+            return self._unpack(name, position, codec, parts, self.real) if again else own
+        if codec.plain:
+            return self._unpack(name, position, codec, parts, own.dtype)
+        self.random |= isinstance(codec, Stochastic)
+        if codec.name not in self.able or self._reads_again(name) or self._in_library(name):
+            return self._unpack(name, position, codec, parts, self.real)
+        if not own.is_contiguous() or own.is_neg():
+            own = self._unpack(name, position, PLAIN[own.dtype], [own], own.dtype)
+        self.by_task[name] = codec
+        self.beside.setdefault(name, []).append(parts[1].data_ptr() if len(parts) > 1 else 0)
+        return own
+
+    def type_of(self, name: str, placed: Tensor) -> torch.dtype:
+        """The dtype of the elements that kernels find of a buffer, for which `place` gave that."""
+        return self.real if name in self.by_task else placed.dtype
+
+    def draw(self, updates: Ints) -> None:
+        """Makes the keys of this step's random roundings, for the numbers of the members'
+        updates."""
+        self.keys[:] = rounding_keys(self._seeds, self._numbers, updates)
+
+    def load(self) -> None:
+        """Before a step: what is loaded for the whole of it."""
+        if self._unpacked:
+            with torch.no_grad():
+                for each in self._unpacked:
+                    shape = tuple(each.values.shape)
+                    each.values.copy_(each.codec.load(each.parts, shape))
+
+    def save(self) -> None:
+        """Behind a step: what it changed of that."""
+        if self._unpacked:
+            with torch.no_grad():
+                for each in self._unpacked:
+                    if each.name in self.writes:
+                        key = int(self.keys[each.position])
+                        each.codec.save(each.values, each.parts, key)
+
+    def _unpack(
+        self, name: str, position: int, codec: Codec, parts: Parts, dtype: torch.dtype
+    ) -> Tensor:
+        values = self.holdings.unpacked(self.members[position], name, dtype)
+        self._unpacked.append(Unpacked(name, position, codec, parts, values))
+        return values
+
+    def _in_library(self, name: str) -> bool:
+        return any(name in (*each.reads, *each.writes) for each in self.variant.libraries)
+
+    def _reads_again(self, name: str) -> bool:
+        """Whether a step reads the buffer after it has written it."""
+        # A library pass runs behind the kernels of its stage.
+        passes: list[tuple[tuple[int, int], Kernel | Library]] = []
+        passes += [((each.stage, 0), each) for each in self.variant.kernels]
+        passes += [((each.stage, 1), each) for each in self.variant.libraries]
+        written = [at for at, each in passes if name in each.writes]
+        return any(name in each.reads and at > min(written) for at, each in passes if written)
+
+
+def whole(member: Member) -> bool:
+    """Whether tasks, which never cross from one matrix of a batch to the next, can be made of
+    whole blocks of codes."""
+    sizes = member.sizes
+    return sizes.batch == 1 or sizes.numel // sizes.batch % LARGEST_BLOCK == 0

@@ -1,0 +1,110 @@
+"""A saved state as its new owner stores it: copied where both store alike, else decoded, encoded.
+
+Input: an entry of a checkpoint. Output: new tensors, by key. What belongs to a parameter's own
+rounding (a master, a compensation) is taken over by the same way of rounding, and else left out:
+the parameter itself stands for it.
+
+Relies on: holdings.py, storage.py. Does not do: which states there must be (checkpoint.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optdsl.runtime.cohorts import Environment, Member
+from optdsl.runtime.holdings import Holdings, describe
+from optdsl.runtime.program import State
+from optdsl.runtime.storage import BLOCKS
+from optdsl.runtime.stored import SCALE, Codec
+
+OF_PARAMETERS = ("p.master", "p.compensation", "p.low")
+"""What may lie beside a parameter."""
+
+
+def main_keys(entry: Mapping[str, Any], own: Collection[str]) -> list[str]:
+    """The keys of the states of which there is something in `entry`; `own` are those known."""
+    keys = [key for key in entry if key not in OF_PARAMETERS]
+    return list(dict.fromkeys(k if k in own else k.removesuffix(SCALE) for k in keys))
+
+
+def parameter_parts(
+    holdings: Holdings, member: Member, entry: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """What lies beside the parameter, where it is to be kept so here.
+
+    Raises ValueError for another shape or dtype.
+    """
+    layout = holdings.choice.of_parameter(member.p.dtype).layout(tuple(member.p.shape))
+    found = {}
+    for part in layout[1:]:
+        if entry.get(part.beside) is not None:
+            value = entry[part.beside]
+            _expect(member, part.beside, value, part.shape, part.dtype)
+            found[part.beside] = value.detach().to(member.p.device, copy=True).contiguous()
+    return found
+
+
+def fitted(
+    holdings: Holdings,
+    state: State,
+    member: Member,
+    h: Mapping[str, Any],
+    e: Environment,
+    entry: Mapping[str, Any],
+) -> dict[str, Tensor]:
+    """Copies of the tensors of `state` in `entry`, with the dtypes and on the device that they have
+    here.
+
+    Raises ValueError for what has another shape, or a scale that does not fit its codes.
+    """
+    shape, value = holdings.shape(state, member, h, e), entry[state.key]
+    codec = _saved_as(state, member, shape, entry)
+    if codec is None:
+        _expect(member, state.key, value, shape, None)
+        return holdings.packed(state, member, value.detach().to(member.p.device), h, e)
+    parts = []
+    for part in codec.layout(shape):
+        tensor = entry[f"{state.key}{part.beside}"]
+        _expect(member, f"{state.key}{part.beside}", tensor, part.shape, part.dtype)
+        parts.append(tensor.detach().to(member.p.device, copy=True).contiguous())
+    if holdings.codec(state, member) == codec:
+        return dict(zip((state.key, f"{state.key}{SCALE}"), parts, strict=True))
+    return holdings.packed(state, member, codec.load(parts, shape), h, e)
+
+
+def _saved_as(
+    state: State, member: Member, shape: tuple[int, ...], entry: Mapping[str, Any]
+) -> Codec | None:
+    """The codec of codes, told by their dtype and shape; None for numbers."""
+    value, key = entry[state.key], f"{state.key}{SCALE}"
+    codes = [each for (_, signed), each in BLOCKS.items() if signed is not state.nonnegative]
+    if not isinstance(value, Tensor) or value.dtype not in {each.dtype for each in codes}:
+        if entry.get(key) is not None:
+            raise ValueError(f"the checkpoint has {key!r} of {describe(member)}, but no codes")
+        return None
+    if entry.get(key) is None:
+        raise ValueError(f"the checkpoint lacks {key!r} of {describe(member)}")
+    for codec in codes:
+        kept = codec.layout(shape)[0]
+        if (kept.dtype, kept.shape) == (value.dtype, tuple(value.shape)):
+            return codec
+    raise ValueError(
+        f"the checkpoint's {state.key!r} of {describe(member)} is {value.dtype} "
+        f"{list(value.shape)}, which are no codes of {list(shape)}"
+    )
+
+
+def _expect(
+    member: Member, key: str, value: Any, shape: tuple[int, ...], dtype: torch.dtype | None
+) -> None:
+    if isinstance(value, Tensor) and tuple(value.shape) == shape and dtype in (None, value.dtype):
+        return
+    what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    if isinstance(value, Tensor) and dtype is not None:
+        what = f"{value.dtype} {what}"
+    needed = list(shape) if dtype is None else f"{dtype} {list(shape)}"
+    raise ValueError(f"the checkpoint's {key!r} of {describe(member)} is {what}, not {needed}")
