@@ -50,9 +50,9 @@ optimizer Noisy(lr = 0.1):
         title="A construct that has a meaning, but no generated code yet",
         text="""\
 The interpreter runs the rule (`optdsl.interpreter.run`), but the targets `cpu` and `triton` do not
-generate code for this construct in this version: `loss` and `grad`, collectives, `report`, storage
-in fewer than 16 bits, one draw `over = all`, draws in loops, and loops that reduce over parameters
-or work out a number of the host.
+generate code for this construct in this version: `loss` and `grad`, collectives, `report`, one draw
+`over = all`, draws in loops, and loops that reduce over parameters or work out a number of the
+host.
 """,
         wrong="""\
 optimizer SAM(lr = 0.1, rho = 0.05):

@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from optdsl.codegen.module import OPTIONS, python_module
-from optdsl.diagnostics import CompileError
 from optdsl.runtime.optimizer import Optimizer
 from optdsl.schedule.plan import Phase, Plan, Store
 from optdsl.types import Storage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ import torch
 from torch.nn import Parameter
 
 import optdsl.zoo
+from optdsl.runtime import codecs
 from optdsl.types import Storage
 from optdsl.verify import DTYPES
 from optdsl.verify.settings import settings
@@ -147,3 +149,120 @@ def test_a_checkpoint_is_stored_as_its_new_owner_says() -> None:
     assert dtypes(other, "exp_avg") == [BF16, BF16]
     optimizer.load_state_dict(other.state_dict())
     assert dtypes(optimizer, "exp_avg") == [torch.float32, torch.float32]
+
+
+# ---------------------------------------------------------------- codes
+
+SIZES = [(255,), (4095,), (4096,), (4097,), (), (0,), (65, 1009), (3, 7, 5, 41)]
+CODED = ["int8", "int4", "fp8"]
+
+
+def trained(name: str, storage, dtype, backend: str, steps: int = 3, reload: int = -1, **more):
+    """Steps with random gradients and a falling rate; one parameter is no row after the other."""
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(each, generator=generator).to(dtype) for each in SIZES]
+    params = [Parameter(each.mT if each.dim() == 2 else each) for each in values]
+    make = partial(getattr(optdsl.zoo, name), storage=storage, backend=backend, **more)
+    optimizer = make(params)
+    for step in range(steps):
+        if step == reload:
+            file = io.BytesIO()
+            torch.save(optimizer.state_dict(), file)
+            file.seek(0)
+            params = [Parameter(p.detach().clone()) for p in params]
+            optimizer = make(params)
+            optimizer.load_state_dict(torch.load(file, weights_only=True))
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator).to(p)
+        optimizer.param_groups[0]["lr"] *= 0.9
+        optimizer.step()
+    return params, optimizer
+
+
+def near(ours, theirs, least: float = 0.999) -> None:
+    """Nearly all numbers are: where a value lies on the border of two codes, either is right."""
+    for p, q in zip(ours, theirs, strict=True):
+        assert p.isfinite().all()
+        close = torch.isclose(
+            p.double(), q.double(), rtol=1e-3 if p.dtype is torch.float32 else 0.01
+        )
+        assert not p.numel() or close.double().mean() >= least
+
+
+@pytest.mark.parametrize("storage", CODED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_codes_are_the_same_on_each_target(storage: str, dtype: torch.dtype) -> None:
+    ours, first = trained("AdamW", storage, dtype, "cpu", maximize=True)
+    theirs, second = trained("AdamW", storage, dtype, "reference", maximize=True)
+    near(ours, theirs)
+    for p, q in zip(ours, theirs, strict=True):
+        for key, codes in first.state[p].items():
+            other = second.state[q][key]
+            assert codes.dtype is other.dtype
+            if key.endswith(".scale"):
+                assert torch.allclose(codes, other, rtol=1e-5)
+            elif codes.dtype is torch.uint8:
+                assert (codes != other).double().mean() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["LAMB", "Adafactor", "Lion", "Muon"])
+def test_any_rule_can_store_codes(name: str) -> None:
+    ours, theirs = (trained(name, "int8", torch.float32, each)[0] for each in ("cpu", "reference"))
+    near(ours, theirs, 0.99)
+
+
+def test_small_and_float64_parameters_have_no_codes() -> None:
+    params, optimizer = trained("AdamW", "int8", torch.float32, "cpu", steps=1)
+    coded = {p.numel() for p in params if ".scale" in "".join(optimizer.state[p])}
+    assert coded == {4096, 4097, 65 * 1009, 4305}
+    params, optimizer = trained("AdamW", "int8", torch.float64, "cpu", steps=1)
+    assert all(optimizer.state[p]["exp_avg"].dtype is torch.float64 for p in params)
+
+
+def test_a_state_that_is_never_negative_has_the_unsigned_map() -> None:
+    program = optdsl.zoo.AdamW.program
+    assert [state.nonnegative for state in program.states if state.key == "exp_avg_sq"] == [True]
+    assert [state.nonnegative for state in program.states if state.key == "exp_avg"] == [False]
+
+
+@pytest.mark.parametrize("storage", CODED)
+def test_codes_are_saved_as_they_are(storage: str) -> None:
+    plain, _ = trained("AdamW", storage, torch.float32, "cpu", 4)
+    resumed, _ = trained("AdamW", storage, torch.float32, "cpu", 4, reload=2)
+    for p, q in zip(plain, resumed, strict=True):
+        assert torch.equal(p, q)
+
+
+def test_codes_and_numbers_are_loaded_either_way() -> None:
+    params, coded = trained("AdamW", "int8", torch.float32, "cpu")
+    _, plain = trained("AdamW", None, torch.float32, "cpu")
+    codec = codecs.codec("int8", signed=True)
+    p, saved = params[3], copy.deepcopy(coded.state_dict())
+    held, values = coded.state[p]["exp_avg"], plain.state_dict()["state"][3]["exp_avg"].clone()
+    expected = codec.decode(held.clone(), coded.state[p]["exp_avg.scale"].clone(), p.numel())
+    coded.load_state_dict(plain.state_dict())
+    assert torch.equal(coded.state[p]["exp_avg"], codec.encode(values).codes)
+    plain.load_state_dict(saved)
+    assert torch.equal(plain.state_dict()["state"][3]["exp_avg"], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s.pop("exp_avg.scale"), "lacks 'exp_avg.scale' of parameter 3 of group 0"),
+        (
+            lambda s: s.update({"exp_avg.scale": torch.ones(3)}),
+            "'exp_avg.scale'.*not torch.float32",
+        ),
+        (lambda s: s.update(exp_avg=torch.zeros(9, dtype=torch.uint8)), "no codes of .4097."),
+        (lambda s: s.update(exp_avg=torch.zeros(4097)), "has 'exp_avg.scale'.*but no codes"),
+        (lambda s: s.pop("exp_avg"), "has a state 'exp_avg' of parameter 3"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_changes_nothing(change, said: str) -> None:
+    params, optimizer = trained("AdamW", "int8", torch.float32, "cpu", 1)
+    saved, before = copy.deepcopy(optimizer.state_dict()), dict(optimizer.state[params[3]])
+    change(saved["state"][3])
+    with pytest.raises(ValueError, match=said):
+        optimizer.load_state_dict(saved)
+    assert all(optimizer.state[params[3]][key] is each for key, each in before.items())
