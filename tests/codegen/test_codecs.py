@@ -78,8 +78,8 @@ def with_one(form: Codec, numbers: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(blocks).view(-1)
 
 
-def telling_numbers(form: Codec) -> np.ndarray:
-    """Every boundary, entry and power of ten with its neighbours, and random numbers."""
+def telling_numbers(form: Codec, count: int = 20_000) -> np.ndarray:
+    """Every boundary, entry and power of ten with its neighbours, and `count` random numbers."""
     if form is FP8:
         entries = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
         points = np.concatenate([entries, (entries[1:] + entries[:-1]) / 2])
@@ -89,8 +89,10 @@ def telling_numbers(form: Codec) -> np.ndarray:
     near = [points, np.nextafter(points, inf), np.nextafter(points, -inf)]
     near += [np.nextafter(near[1], inf), np.nextafter(near[2], -inf)]
     generator = np.random.default_rng(0)
-    random = 10 ** generator.uniform(-9, 0, 20_000)
-    numbers = np.concatenate([*near, random, generator.uniform(-1, 1, 20_000), [0.0, -0.0, 1e-44]])
+    random = 10 ** generator.uniform(-9, 0, count // 2)
+    numbers = np.concatenate(
+        [*near, random, generator.uniform(-1, 1, count // 2), [0.0, -0.0, 1e-44]]
+    )
     numbers = np.concatenate([numbers, -numbers]).astype(np.float32)
     return numbers[np.abs(numbers) <= (448 if form is FP8 else 1)]
 

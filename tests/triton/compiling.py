@@ -31,6 +31,9 @@ TARGETS = {
 }
 RUNTIME = "optdsl.runtime.triton_finish"
 """The source of the kernel that no plan has."""
+CODECS = "tests.triton.codec_kernels"
+WRITTEN = (RUNTIME, CODECS)
+"""Modules of kernels; every other source is a plan's."""
 
 DTYPES = {"bf16": ("bfloat16", 2), "fp16": ("float16", 2), "fp32": ("float32", 4)}
 DTYPES["fp64"] = ("float64", 8)
@@ -131,7 +134,7 @@ def storage_types(job: Job, own: tuple[Any, Any]) -> dict[str, Any]:
     """The `NAME_type` of each buffer that is declared as neither of `own`, P and REAL."""
     import triton.language as tl
 
-    if job.source == RUNTIME:
+    if job.source in WRITTEN:
         return {}
     types = {Storage.PARAM: own[0], Storage.FLOAT32: tl.float32}
     types |= {Storage.BF16: tl.bfloat16, Storage.FP16: tl.float16}
@@ -194,9 +197,9 @@ def main() -> None:
         sys.path.insert(0, folder)
         for source in dict.fromkeys(job.source for job in jobs):
             name = "kernels_of_" + re.sub(r"\W", "_", source)
-            if source != RUNTIME:
+            if source not in WRITTEN:
                 Path(folder, f"{name}.py").write_text(triton_kernels(plan_of(source)))
-            module = importlib.import_module(RUNTIME if source == RUNTIME else name)
+            module = importlib.import_module(source if source in WRITTEN else name)
             for job in jobs:
                 if job.source == source:
                     entry = asdict(compile_one(job, getattr(module, job.kernel)))
