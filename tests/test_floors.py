@@ -44,6 +44,8 @@ FLOORS = {
     "explain": 7,
     "verify": 7,
     "bench": 7,
+    "gallery": 7,
+    "latex": 7,
     "generated": 7,
     "loading": 7,
     "zoo": 7,
@@ -58,7 +60,7 @@ SHARED = ("draws", "hostmath", "linalg", "order")
 """Arithmetic that generated code and the interpreter must do alike; it imports nothing of ours."""
 
 # Packages that may be missing, and are imported where they are first needed.
-OPTIONAL = {"matplotlib", "rich", "sklearn", "triton"}
+OPTIONAL = {"PIL", "matplotlib", "rich", "sklearn", "triton"}
 
 MODULE_LINES = 450
 FUNCTION_LINES = 60

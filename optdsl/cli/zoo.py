@@ -6,6 +6,7 @@ Input: a name. Output: a list, a file's text, or a copy of it.
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 
 from optdsl.cli.terminal import Fault, write_file
@@ -18,13 +19,19 @@ examples:
   optdsl zoo                          names and papers
   optdsl zoo show SWAN                the rule file
   optdsl zoo copy AdamW -o mine.opt   a copy to change (default: the file's own name)
+  optdsl zoo pages -o docs            docs/zoo.md and a page for every rule, with formulas
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", choices=("list", "show", "copy"), default="list")
+    parser.add_argument(
+        "action", nargs="?", choices=("list", "show", "copy", "pages"), default="list"
+    )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a rule, as `zoo list` names it")
-    parser.add_argument("-o", "--output", metavar="FILE", help="where `copy` writes")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where it is written")
+    parser.add_argument(
+        "--pictures", action="store_true", help="let `pages` draw paths, too (minutes)"
+    )
     parser.add_argument("--force", action="store_true", help="let `copy` replace a file")
 
 
@@ -33,6 +40,10 @@ def run(options: argparse.Namespace) -> int:
         if options.name is not None:
             raise Fault(f"`zoo list` takes no name; did you mean `zoo show {options.name}`?")
         _list()
+        return 0
+    if options.action == "pages":
+        # Imported here: listing rules needs no compiler, pictures need torch.
+        importlib.import_module("optdsl.cli.pages").write(options)
         return 0
     if options.name is None:
         raise Fault(f"`zoo {options.action}` needs the name of a rule")
@@ -51,9 +62,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list() -> None:
-    width = max(map(len, shipped_index()))
-    for name in sorted(shipped_index(), key=str.lower):
+    rules = [each for each in shipped_index() if _is_rule(each)]
+    width = max(map(len, rules))
+    for name in sorted(rules, key=str.lower):
         print(f"{name:<{width}}  {_title(name)}".rstrip())
+
+
+def _is_rule(name: str) -> bool:
+    """Not a function that the rules of a file share."""
+    found = shipped(name)
+    return found is not None and isinstance(found[0], ast.Optimizer | ast.Wrapper | ast.Alias)
 
 
 def _title(name: str) -> str:

@@ -1,0 +1,76 @@
+"""Paths drawn: a sheet a rule, and one of all rules.
+
+Input: paths. Output: PNG files. Relies on: matplotlib, an extra. Does not do: take steps.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path as File
+from typing import Any
+
+import torch
+
+from optdsl.gallery.paths import FUNCTIONS, Function, Path
+
+INK, WAY = "0.6", "tab:red"
+COLOURS = 32
+GRID = 121
+"""Points a side of the map under a path."""
+
+
+def sheet(name: str, paths: Mapping[str, Path], file: File) -> None:
+    """One rule on every function."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.1), layout="constrained")
+    for axes, function in zip(figure.subplots(1, len(FUNCTIONS)), FUNCTIONS, strict=True):
+        path = paths[function.name]
+        _draw(axes, function, path)
+        rate = "" if path.rate is None else f", lr = {path.rate:.3g}"
+        axes.set_title(f"{function.name}{rate}", fontsize=9)
+        axes.set_xlabel(f"after {len(path.points) - 1} steps: {path.value:.2g}", fontsize=8)
+    figure.suptitle(name, fontsize=11)
+    _save(figure, file)
+
+
+def overview(paths: Mapping[str, Path], file: File, columns: int = 8) -> None:
+    """All rules on Rosenbrock's function."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(paths) // columns)
+    figure = Figure(figsize=(1.9 * columns, 1.85 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(paths) :]:
+        axes.set_axis_off()
+    for axes, (name, path) in zip(panels, paths.items(), strict=False):
+        _draw(axes, FUNCTIONS[0], path)
+        axes.set_title(f"{name}: {path.value:.1g}", fontsize=8)
+    _save(figure, file)
+
+
+def _draw(axes: Any, function: Function, path: Path) -> None:
+    x0, x1, y0, y1 = function.box
+    xs, ys = torch.linspace(x0, x1, GRID), torch.linspace(y0, y1, GRID)
+    values = function.value(xs[None, :], ys[:, None]).add(1e-3).log10()
+    axes.contour(xs, ys, values, levels=12, colors=INK, linewidths=0.5)
+    across, up = zip(*path.points, strict=True)
+    axes.plot(across, up, color=WAY, linewidth=1.1)
+    axes.plot(*path.points[0], "o", color=WAY, markersize=4)
+    axes.plot(*function.best, "*", color="tab:blue", markersize=8)
+    axes.set_xlim(x0, x1)
+    axes.set_ylim(y0, y1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _save(figure: Any, file: File) -> None:
+    # Imported here like matplotlib, which brings it.
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=72)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Lines on white need no more colours, and a third of the bytes.
+    Image.open(drawn).convert("RGB").quantize(COLOURS).save(file, optimize=True)
