@@ -35,7 +35,7 @@ SGDM = {"momentum": 0.9}
 NESTEROV = SGDM | {"nesterov": True}
 SHORT = {"betas": (0.9, 0.95)}
 # Ours with its options, theirs, and how far they may be apart: 1e-12, or where the library adds
-# 1e-15 under a root 1e-9, or where it puts eps before the correction 1e-5.
+# 1e-15 under a root 1e-9, works a norm out in float32 1e-7, or puts eps before the correction 1e-5.
 CASES: list[tuple[str, dict[str, Any], Make, float]] = [
     ("AccSGD", DECAY, plain("AccSGD", **DECAY), 1e-12),
     ("SGDW", SGDM | DECAY, plain("SGDW", **SGDM, **DECAY), 1e-12),
@@ -44,7 +44,7 @@ CASES: list[tuple[str, dict[str, Any], Make, float]] = [
     ("Lion", DECAY, plain("Lion", **DECAY), 1e-12),
     ("Adan", DECAY, plain("Adan", **DECAY), 1e-12),
     ("Adan", DECAY | {"no_prox": True}, plain("Adan", **DECAY, weight_decouple=True), 1e-12),
-    ("Adan", {"max_grad_norm": 0.5}, plain("Adan", max_grad_norm=0.5), 1e-12),
+    ("Adan", {"max_grad_norm": 0.5}, plain("Adan", max_grad_norm=0.5), 1e-7),
     ("AdaBelief", {"rectify": False} | DECAY, plain("AdaBelief", **DECAY), 1e-9),
     ("AdaBelief", SHORT, plain("AdaBelief", **SHORT, rectify=True), 1e-9),
     ("AdaBound", DECAY, plain("AdaBound", **DECAY, weight_decouple=False), 1e-9),
