@@ -8,7 +8,7 @@ changes nothing.
 A state gets the dtype that it has here (float32 by default), whatever the checkpoint's or the
 parameter's: torch would cast it to the parameter's and so lose most of its bits in bfloat16.
 
-Relies on: holdings.py, groups.py. Does not do: hooks (optimizer.py).
+Relies on: matching.py, holdings.py, groups.py. Does not do: hooks (optimizer.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from optdsl.runtime.cohorts import Environment, Member
@@ -29,14 +30,11 @@ from optdsl.runtime.groups import (
     without_none,
 )
 from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
+from optdsl.runtime.matching import STEPS, Saved, matched
 from optdsl.runtime.program import Program
 from optdsl.runtime.state import STEP
 from optdsl.runtime.storage import Choice
 from optdsl.runtime.transfer import fitted, main_keys, parameter_parts
-
-STEPS = "steps"
-"""Where a group keeps the count of its steps, if its rule reads it; hyperparameters cannot be
-called so."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,19 @@ def read(
 
     Raises ValueError for other groups, a state of another shape, one that is unknown or missing.
     """
-    new_groups = _groups(program, groups, saved["param_groups"])
+    _check_form(saved)
+    old_groups = matched(program, groups, saved["param_groups"])
+    new_groups = _groups(program, groups, old_groups)
     states = {state.name: state for state in program.states}
     members = make_members(program, new_groups)
     by_param = {member.p: member for member in members}
-    keys = [key for group in saved["param_groups"] for key in group["params"]]
+    keys = [key for group in old_groups for key in group["params"]]
+    known = set(keys)
+    for key, entry in saved["state"].items():
+        if key not in known:
+            raise ValueError(f"the checkpoint has states of parameter {key!r}, but no group has it")
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"the checkpoint's states of parameter {key!r} are no dict")
     params = [p for group in new_groups for p in group["params"]]
     loaded: dict[Tensor, dict[str, Any]] = {}
     table: dict[Tensor, dict[str, Any]] = {}
@@ -69,14 +75,23 @@ def read(
             continue
         member = by_param[p]
         t = _count(entry.get(STEP, 0), member)
-        loaded[p] = {STEP: t, **_states(program, holdings, member, entry, t, new_groups)}
+        step = torch.tensor(float(t), dtype=torch.float32)
+        loaded[p] = {STEP: step, **_states(program, holdings, member, entry, t, new_groups)}
     _shared(holdings, members, new_groups)
     return Loaded(new_groups, loaded)
 
 
-def _groups(
-    program: Program, groups: Sequence[Group], saved: Sequence[Mapping[str, Any]]
-) -> list[Group]:
+def _check_form(saved: Mapping[str, Any]) -> None:
+    """Raises ValueError for what is no checkpoint, or only a part of one."""
+    for key, kind in (("state", Mapping), ("param_groups", (list, tuple))):
+        if not isinstance(saved.get(key), kind):
+            raise ValueError(f"this is no checkpoint of an optimizer: it has no {key!r}")
+    for index, group in enumerate(saved["param_groups"]):
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise ValueError(f"group {index} of the checkpoint has no 'params'")
+
+
+def _groups(program: Program, groups: Sequence[Group], saved: Saved) -> list[Group]:
     """The saved entries over the present parameters; what a saved group lacks stays as it is."""
     if len(groups) != len(saved):
         raise ValueError(
@@ -123,6 +138,7 @@ def _states(
         if not is_shared(state) and holdings.belongs(state, member)
     }
     # torch.optim.SGD writes `momentum_buffer: None` where it has none.
+    counted = STEP in entry
     entry = {k: value for k, value in entry.items() if k != STEP and value is not None}
     given = main_keys(entry, own)
     for key in given:
@@ -133,10 +149,15 @@ def _states(
                 f"{program.name} are: {known}"
             )
     born = {own[key].birth for key in given}
-    missing = [key for key, state in own.items() if state.birth in born and key not in given]
+    always = set.intersection(*(set(variant.states) for variant in program.variants)) if t else ()
+    missing = [
+        key
+        for key, state in own.items()
+        if key not in given and (state.birth in born or state.name in always)
+    ]
     if missing:
         raise ValueError(f"the checkpoint lacks the state {missing[0]!r} of {describe(member)}")
-    if given and not t and "t" in program.reads:
+    if given and not counted and "t" in program.reads:
         raise ValueError(f"the checkpoint lacks {STEP!r} of {describe(member)}")
     h = plain_hypers(groups[member.group_index], [name for name, _ in program.hypers])
     e = Environment(member, max(t, 1), frozenset(own[key].name for key in given))

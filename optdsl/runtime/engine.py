@@ -22,12 +22,12 @@ from torch import Tensor
 
 from optdsl.runtime.backends import Backend, check_compiled, choose_backend
 from optdsl.runtime.buffers import Arena
-from optdsl.runtime.checkpoint import STEPS
 from optdsl.runtime.cohorts import Cohort, make_cohorts, split_cohorts
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.gradients import Gradients, Scanner, unscaling
 from optdsl.runtime.groups import check_static, make_members, plain_hypers, static_values
 from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
+from optdsl.runtime.matching import STEPS
 from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter, reference_step
 from optdsl.runtime.stages import DevicePlan, Order, StepClass, plan_device

@@ -187,8 +187,10 @@ class Optimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over a checkpoint of this rule, also of torch's own optimizer of the same name.
 
-        Tensors are copied and keep the dtype that states have here. Raises ValueError, with nothing
-        changed, where the checkpoint does not fit.
+        Tensors are copied and keep the dtype that states have here. Where both sides have the same
+        names (`model.named_parameters()`), each parameter gets the states saved under its name,
+        in whatever order and groups they come; without names, or with none in common, by place.
+        Raises ValueError, with nothing changed, where the checkpoint does not fit.
         """
         state_dict = state_dict.copy()
         for before in self._optimizer_load_state_dict_pre_hooks.values():

@@ -99,7 +99,9 @@ class ParameterState(dict[str, Any]):
         """A dict as torch has it: empty before the first update of a parameter without states."""
         if not refreshed:
             self.changes.refresh()
-        step = {STEP: torch.tensor(float(self.t), dtype=torch.float32)} if self.t else {}
+        step = (
+            {STEP: torch.tensor(float(self.t or 0), dtype=torch.float32)} if self.t or self else {}
+        )
         return {**step, **self}
 
     def clear(self) -> None:

@@ -65,6 +65,11 @@ def fitted(
     codec = _saved_as(state, member, shape, entry)
     if codec is None:
         _expect(member, state.key, value, shape, None)
+        if not value.is_floating_point() and not (value.is_complex() and member.p.is_complex()):
+            raise ValueError(
+                f"the checkpoint's {state.key!r} of {describe(member)} is {value.dtype}, which no "
+                "state of it is"
+            )
         return holdings.packed(state, member, value.detach().to(member.p.device), h, e)
     parts = []
     for part in codec.layout(shape):

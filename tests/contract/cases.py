@@ -92,6 +92,11 @@ def rules() -> list[str]:
     return sorted(shipped_rules().keys() - interpreted().keys())
 
 
+def rate_of(case: Case) -> float:
+    """The rule's own learning rate, or 0.01."""
+    return float(dict(case.optimizer.program.hypers).get("lr", 0.01))
+
+
 def train(optimizer: Any, steps: int, first: int = 0) -> None:
     """Steps with gradients that depend on the step and the parameter's name or place."""
     for step in range(first, first + steps):

@@ -23,6 +23,7 @@ from tests.contract.cases import (
     Named,
     contract,
     named,
+    rate_of,
     same,
     set_gradients,
     train,
@@ -34,11 +35,6 @@ def rated(case: Case, params: Named, rates: list[float], **options: Any) -> Any:
     """An optimizer with one group for each of `rates`, which take turns at the parameters."""
     groups = [{"params": params[i :: len(rates)], "lr": rate} for i, rate in enumerate(rates)]
     return case.make(groups, **options)
-
-
-def rate_of(case: Case) -> float:
-    """The rule's own learning rate, or 0.01."""
-    return float(dict(case.optimizer.program.hypers).get("lr", 0.01))
 
 
 def has_rate(case: Case, record_property: Callable[[str, object], None]) -> bool:
