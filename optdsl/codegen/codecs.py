@@ -41,6 +41,13 @@ def codec_functions(used: Iterable[Codec]) -> str:
     return "".join([*texts, *(_map(each) + _block(each) for each in wanted)])
 
 
+def runtime_source() -> str:
+    """The text of runtime/codecs.c: all codecs, as storage.c asks for them."""
+    head = "/* Made by optdsl/codegen/codecs.py; goes with storage.c. */"
+    calls = [f"BLOCKS({C_NAMES[each]}, {each.block}, {each.per_byte})" for each in CODECS]
+    return "\n".join([head + codec_functions(CODECS), *calls, ""])
+
+
 def _block(form: Codec) -> str:
     sign = "" if form.signed else ", numbers from 0 on"
     return render(

@@ -10,7 +10,8 @@ class Counters:
     """`steps` taken, and those `skipped` for a gradient scaler; `scans` of gradients' addresses;
     `looks` at all parameters and states anew; `plans` made; `calls` into native code, of which
     `regions` started threads; `launches` of GPU kernels; `rows` of scalars worked out; `batches` of
-    library passes."""
+    library passes; `unpacked` buffers that were loaded for a whole step, of which kernels could not
+    work as they are kept."""
 
     steps: int = 0
     skipped: int = 0
@@ -22,3 +23,4 @@ class Counters:
     launches: int = 0
     rows: int = 0
     batches: int = 0
+    unpacked: int = 0

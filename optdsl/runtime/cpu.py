@@ -39,7 +39,7 @@ time of about 8,000 elements of AdamW, and far more where another process holds 
 
 ABLE = frozenset(
     f"{way}_{half}" for way in ("stochastic", "master", "kahan") for half in ("bf16", "fp16")
-) | {"split_bf16"}
+) | {"split_bf16", "int8", "uint8", "int4", "uint4", "fp8"}
 """Codecs that the driver loads and saves around each task, with the functions of storage.c."""
 
 LINE = 16
@@ -63,9 +63,7 @@ def driver() -> Any:
 
     Raises NativeError without a working compiler.
     """
-    # By the module's loader: a standalone file carries the runtime, driver.c too, within itself.
-    loader: Any = cast(Any, __spec__).loader
-    text = loader.get_data(str(Path(__file__).with_name("driver.c"))).decode()
+    text = _text("driver.c")
     try:
         library = load(text, "-fopenmp")
     except NativeError:
@@ -77,9 +75,15 @@ def driver() -> Any:
 
 @cache
 def codec_functions() -> Any:
-    """The library of storage.c. Raises NativeError without a working compiler."""
+    """The library of storage.c and codecs.c. Raises NativeError without a working compiler."""
+    return load(_text("storage.c") + _text("codecs.c"))
+
+
+def _text(name: str) -> str:
+    # By the module's loader: a standalone file carries the runtime, its C too, within itself.
     loader: Any = cast(Any, __spec__).loader
-    return load(loader.get_data(str(Path(__file__).with_name("storage.c"))).decode())
+    text: str = loader.get_data(str(Path(__file__).with_name(name))).decode()
+    return text
 
 
 @dataclass(eq=False)

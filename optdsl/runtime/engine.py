@@ -306,7 +306,7 @@ class Engine:
         for each in plan.classes:
             self._write(each, hypers, gradients if addresses else None)
             each.buffers.gradients = gradients.tensors
-            each.buffers.packing.load()
+            self.counters.unpacked += each.buffers.packing.load()
         runner.begin(addresses=addresses)
         for segment in plan.segments:
             runner.run(segment.first, segment.last)

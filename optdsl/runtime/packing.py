@@ -89,13 +89,14 @@ class Packing:
         updates."""
         self.keys[:] = rounding_keys(self._seeds, self._numbers, updates)
 
-    def load(self) -> None:
-        """Before a step: what is loaded for the whole of it."""
+    def load(self) -> int:
+        """Before a step: what is loaded for the whole of it. Returns the number of tensors."""
         if self._unpacked:
             with torch.no_grad():
                 for each in self._unpacked:
                     shape = tuple(each.values.shape)
                     each.values.copy_(each.codec.load(each.parts, shape))
+        return len(self._unpacked)
 
     def save(self) -> None:
         """Behind a step: what it changed of that."""

@@ -29,13 +29,18 @@ _MASK = 0xFFFFFFFF
 Words = NDArray[np.uint32]
 
 
-def scatter(x: Tensor) -> Tensor:
-    """A hash of 32 bits (lowbias32, Wellons 2018, without its last step) of int64 `x` in
-    [0, 2^32). Its upper 16 bits are those that rounding takes."""
+def random_bits(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:
+    """16 random bits for each of `count` elements, as int64. Of 16 elements the first eight take
+    the upper halves of eight hashes of 32 bits (lowbias32, Wellons 2018), the others the lower
+    ones: half the work, in vectors."""
+    index = torch.arange(count, device=device)
+    x = (index >> 4 << 3) + (index & 7) + key & _MASK
     x = x ^ x >> 16
     x = x * 0x7FEB352D & _MASK
     x = x ^ x >> 15
-    return x * 0x846CA68B & _MASK
+    x = x * 0x846CA68B & _MASK
+    x = x ^ x >> 16
+    return torch.where((index & 8) == 0, x >> 16, x & 0xFFFF)
 
 
 def rounding_keys(seeds: Ints, members: Ints, updates: Ints) -> Ints:
@@ -83,8 +88,7 @@ class Stochastic(Codec):
 
     def save(self, values: Tensor, parts: Parts, key: int = 0) -> None:
         values = values.to(torch.float32)
-        index = torch.arange(values.numel(), device=values.device).reshape(values.shape)
-        random = scatter(index + key & _MASK) >> 16
+        random = random_bits(values.numel(), key, values.device).reshape(values.shape)
         rounded = _up_bf16 if self.dtype is torch.bfloat16 else _up_fp16
         parts[0].copy_(rounded(values, random))
 

@@ -1,11 +1,12 @@
 /* Values that kernels find as float32, loaded from how they are kept before a task, and saved behind
- * it: the codecs of rounding.py, bit for bit. A function works on the elements [lo, lo + n) of one
- * tensor, whose elements begin at `kept`; what lies `beside` them is a tensor, too, or a number.
+ * it: the codecs of rounding.py, bit for bit; those of codecs.c follow. A function works on the
+ * elements [lo, lo + n) of one tensor, whose elements begin at `kept`; what lies `beside` them is a
+ * tensor, too, or a number.
  */
 typedef long long i64;
 typedef unsigned short u16;
 
-#define EACH _Pragma("omp simd") for (i64 i = 0; i < n; i++)
+#define ELEMENTS _Pragma("omp simd") for (i64 i = 0; i < n; i++)
 #define LOAD(name) \
     void load_##name(float *restrict x, const void *kept, const void *beside, i64 lo, i64 n)
 #define SAVE(name) \
@@ -14,11 +15,12 @@ typedef unsigned short u16;
 static inline unsigned bits(float x) { unsigned w; __builtin_memcpy(&w, &x, 4); return w; }
 static inline float number(unsigned w) { float x; __builtin_memcpy(&x, &w, 4); return x; }
 
-/* A hash of 32 bits, of whose result rounding takes the upper 16. */
+/* A hash of 32 bits: 16 for each of two elements. */
 static inline unsigned scatter(unsigned x)
 {
     x = (x ^ x >> 16) * 0x7feb352du;
-    return (x ^ x >> 15) * 0x846ca68bu;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
 }
 
 /* As generated kernels widen and narrow (templates/cpu/narrow.c.j2). */
@@ -57,18 +59,29 @@ static inline u16 up_fp16(float x, unsigned random)
     return to_fp16(x != x ? x : number(size < 0x1p-14f ? bits(small) | sign : normal));
 }
 
-/* A parameter of 16 bits that rounds at random: `beside` is the key of this step. */
+/* A parameter of 16 bits that rounds at random: `beside` is the key of this step. Tasks begin with
+ * a multiple of 16 elements; the first eight of 16 take upper halves, the others lower ones. */
 #define STOCHASTIC(half) \
     LOAD(stochastic_##half) \
     { \
         const u16 *restrict p = (const u16 *)kept + lo; \
-        EACH x[i] = from_##half(p[i]); \
+        ELEMENTS x[i] = from_##half(p[i]); \
     } \
     SAVE(stochastic_##half) \
     { \
         u16 *restrict p = (u16 *)kept + lo; \
-        const unsigned key = (unsigned)(i64)beside + (unsigned)lo; \
-        EACH p[i] = up_##half(x[i], scatter(key + (unsigned)i) >> 16); \
+        const unsigned key = (unsigned)(i64)beside + (unsigned)(lo >> 1); \
+        i64 i = 0; \
+        for (; i + 16 <= n; i += 16) \
+            _Pragma("omp simd") for (int k = 0; k < 8; k++) { \
+                const unsigned random = scatter(key + (unsigned)(i >> 1) + k); \
+                p[i + k] = up_##half(x[i + k], random >> 16); \
+                p[i + 8 + k] = up_##half(x[i + 8 + k], random & 0xffff); \
+            } \
+        for (; i < n; i++) { \
+            const unsigned random = scatter(key + (unsigned)(i >> 4 << 3) + (i & 7)); \
+            p[i] = up_##half(x[i], i & 8 ? random & 0xffff : random >> 16); \
+        } \
     }
 
 /* Its float32 master; a parameter that is not that, rounded, was changed by hand. */
@@ -77,13 +90,13 @@ static inline u16 up_fp16(float x, unsigned random)
     { \
         const u16 *restrict p = (const u16 *)kept + lo; \
         const float *restrict master = (const float *)beside + lo; \
-        EACH x[i] = to_##half(master[i]) == p[i] ? master[i] : from_##half(p[i]); \
+        ELEMENTS x[i] = to_##half(master[i]) == p[i] ? master[i] : from_##half(p[i]); \
     } \
     SAVE(master_##half) \
     { \
         u16 *restrict p = (u16 *)kept + lo; \
         float *restrict master = (float *)beside + lo; \
-        EACH { master[i] = x[i]; p[i] = to_##half(x[i]); } \
+        ELEMENTS { master[i] = x[i]; p[i] = to_##half(x[i]); } \
     }
 
 /* What its last rounding lost. */
@@ -91,12 +104,12 @@ static inline u16 up_fp16(float x, unsigned random)
     LOAD(kahan_##half) \
     { \
         const u16 *restrict p = (const u16 *)kept + lo, *restrict lost = (const u16 *)beside + lo; \
-        EACH x[i] = from_##half(p[i]) + from_##half(lost[i]); \
+        ELEMENTS x[i] = from_##half(p[i]) + from_##half(lost[i]); \
     } \
     SAVE(kahan_##half) \
     { \
         u16 *restrict p = (u16 *)kept + lo, *restrict lost = (u16 *)beside + lo; \
-        EACH { \
+        ELEMENTS { \
             p[i] = to_##half(x[i]); \
             const float rest = x[i] - from_##half(p[i]); \
             lost[i] = __builtin_fabsf(rest) < __builtin_inff() ? to_##half(rest) : 0; \
@@ -115,15 +128,33 @@ LOAD(split_bf16)
 {
     const u16 *restrict p = (const u16 *)kept + lo;
     const short *restrict low = (const short *)beside + lo;
-    EACH x[i] = number(((unsigned)p[i] << 16) + (unsigned)(int)low[i]);
+    ELEMENTS x[i] = number(((unsigned)p[i] << 16) + (unsigned)(int)low[i]);
 }
 SAVE(split_bf16)
 {
     u16 *restrict p = (u16 *)kept + lo;
     short *restrict low = (short *)beside + lo;
-    EACH {
+    ELEMENTS {
         const unsigned w = bits(x[i]);
         p[i] = x[i] != x[i] ? w >> 16 | 0x40 : (w + 0x8000) >> 16;
         low[i] = x[i] != x[i] ? 0 : (short)w;
     }
 }
+
+/* Codes of blocks, of which a task has whole ones: [lo, lo + n) begins with a block. */
+#define BLOCKS(name, block, per_byte) \
+    LOAD(name) \
+    { \
+        for (i64 i = 0; i < n; i += block) \
+            decode_##name((const unsigned char *)kept + (lo + i) / per_byte, \
+                          ((const float *)beside)[(lo + i) / block], x + i, \
+                          n - i < block ? n - i : block); \
+    } \
+    SAVE(name) \
+    { \
+        for (i64 i = 0; i < n; i += block) \
+            ((float *)beside)[(lo + i) / block] = \
+                encode_##name(x + i, (unsigned char *)kept + (lo + i) / per_byte, \
+                              n - i < block ? n - i : block); \
+    }
+#define real float

@@ -25,7 +25,7 @@ from optdsl.runtime.stored import BF16, FLOAT32, FP16, PLAIN, BlockCodec, Codec
 ELEMENTS = {each.name: each for each in (FLOAT32, BF16, FP16)}
 """Storages of one rounded number an element."""
 BLOCKS = {
-    (name, signed): BlockCodec(f"{name}{'' if form.signed else '_unsigned'}", dtype, form)
+    (name, signed): BlockCodec(f"{'' if form.signed else 'u'}{form.name}", dtype, form)
     for name, dtype in (("int8", torch.uint8), ("int4", torch.uint8), ("fp8", torch.float8_e4m3fn))
     for signed in (True, False)
     for form in [codecs.codec(name, signed=signed)]

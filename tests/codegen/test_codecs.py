@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from optdsl.codegen.codecs import C_NAMES, codec_functions
+from optdsl.codegen.codecs import C_NAMES, codec_functions, runtime_source
 from optdsl.codegen.templates import render
+from optdsl.resources import PACKAGE
 from optdsl.runtime.codecs import CODECS, FP8, INT8, UINT8, Codec, tables
 from optdsl.runtime.native import FLAGS, find_compiler, load
 
@@ -165,3 +166,10 @@ def test_the_map_is_worked_out_in_vectors(form: Codec, tmp_path: Path) -> None:
     assert done.stdout.count("vfmadd") >= 5
     slow = ("gather", "vpextr", "vpinsr", "fmaf", "pinsrb", "pextrb")
     assert not [each for each in slow if each in done.stdout]
+
+
+def test_the_runtime_carries_these_functions(request: pytest.FixtureRequest) -> None:
+    file = PACKAGE / "runtime" / "codecs.c"
+    if request.config.getoption("--update-golden"):
+        file.write_text(runtime_source(), encoding="utf-8")
+    assert file.read_text("utf-8") == runtime_source()

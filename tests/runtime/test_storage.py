@@ -211,6 +211,13 @@ def test_any_rule_can_store_codes(name: str) -> None:
     near(ours, theirs, 0.99)
 
 
+def test_codes_are_worked_task_by_task_where_a_step_can() -> None:
+    """A parameter that is not contiguous, and what a later pass reads again, are not."""
+    one_pass = trained("AdamW", "int8", torch.float32, "cpu", 1)[1].counters
+    assert (one_pass.unpacked, one_pass.calls) == (1, 1)
+    assert trained("LAMB", "int8", torch.float32, "cpu", 1)[1].counters.unpacked == 1 + 2 * 4
+
+
 def test_small_and_float64_parameters_have_no_codes() -> None:
     params, optimizer = trained("AdamW", "int8", torch.float32, "cpu", steps=1)
     coded = {p.numel() for p in params if ".scale" in "".join(optimizer.state[p])}
