@@ -15,6 +15,8 @@ NAMES = {*shipped_index(), *(path.stem for path in shipped_index().values())}
 
 def names_in(text: str) -> Iterator[str]:
     """Names of all kinds, and texts that are one word; not comments, documentation and examples."""
+    if not NAMES & set(re.findall(r"\w+", text)):
+        return
     for node in ast.walk(ast.parse(text)):
         for field in ("id", "attr", "arg", "name", "asname", "module"):
             yield from str(getattr(node, field, "")).split(".")
