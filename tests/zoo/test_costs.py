@@ -7,6 +7,8 @@ number over all elements has to be known before the first of them can be updated
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from optdsl.explain import explain_plan
@@ -93,12 +95,41 @@ COSTS = {
     "SWAN": (3, 32, 0),  # g, x; library x, u; u; u p, p
 }
 
+# The same with options.
+OPTIONS: list[tuple[str, dict[str, object], tuple[int, float, float]]] = [
+    ("SGD", {"momentum": 0.9}, (1, 20, 4)),
+    ("SGDVelocity", {"correction": True}, (1, 20, 4)),
+    ("SGDW", {"nesterov": True}, (1, 20, 4)),
+    ("QHM", {"weight_decay": 0.1, "weight_decay_type": "direct"}, (1, 20, 4)),
+    ("AdaBound", {"amsbound": True}, (1, 36, 12)),
+    ("AdaBelief", {"rectify": False, "decay": "l2", "weight_decay": 0.1}, (1, 28, 8)),
+    ("LionK", {"kernel": "huber"}, (1, 20, 4)),
+    ("LionK", {"kernel": "l2"}, (2, 28, 4)),  # g m; g p m, p m
+    ("LARS", {"weight_decay": 0.1}, (2, 20, 0)),  # g p; g p, p
+    ("LARS", {"weight_decay": 0.1, "momentum": 0.9}, (2, 28, 4)),  # g p; g p buf, p buf
+    ("Adan", {"max_grad_norm": 1}, (2, 48, 16)),  # g; g p m d n previous, p m d n previous
+    ("Adan", {"no_prox": True}, (1, 44, 16)),
+    ("AdamP", {"nesterov": True}, (2, 40, 8)),  # g p m v, m v d; d p, p
+    ("SGDP", {"nesterov": True, "momentum": 0.9}, (2, 32, 4)),  # g p buf, buf d; d p, p
+]
+
 
 @pytest.mark.parametrize("name", sorted(shipped_plans()))
 def test_a_step_costs_no_more_than_it_must(name: str) -> None:
     steady = explain_plan(shipped_plans()[name]()).steady
     found = (steady.over_memory, steady.bytes, steady.state_bytes)
     assert found == pytest.approx(COSTS[name])
+
+
+@pytest.mark.parametrize(("name", "options", "costs"), OPTIONS, ids=str)
+def test_options_cost_no_more_than_they_must(
+    name: str, options: dict[str, object], costs: tuple[int, float, float]
+) -> None:
+    plan = shipped_plans()[name]()
+    assert options.keys() <= {each.name for each in plan.rule.hypers}
+    hypers = [replace(e, default=options.get(e.name, e.default)) for e in plan.rule.hypers]
+    steady = explain_plan(replace(plan, rule=replace(plan.rule, hypers=tuple(hypers)))).steady
+    assert (steady.over_memory, steady.bytes, steady.state_bytes) == costs
 
 
 def test_every_rule_that_a_target_runs_has_its_costs() -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from optdsl import interpreter
 from optdsl.ir.nodes import Rule
-from tests.rules import interpreted, shipped_rules
+from tests.rules import interpreted, marked, shipped_plans, shipped_rules
+from tests.runtime.test_rules import compiled
 
 SHAPES = [(), (1,), (4,), (1, 5), (5, 1), (3, 4)]
 
@@ -54,3 +56,27 @@ def test_a_gradient_after_zeros_leaves_numbers(name: str) -> None:
     grads = [tensors(0.0), tensors(0.0), tensors(0.5), tensors(0.0)]
     for p in stepped(shipped_rules()[name], tensors(0.0), grads):
         assert p.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")], ids=str)
+@pytest.mark.parametrize("name", marked(sorted(shipped_plans())))
+def test_gradients_that_are_no_numbers_go_where_the_rule_sends_them(name: str, bad: float) -> None:
+    """One bad element in one gradient of three steps: C and the interpreter agree on every element,
+    infinities and NaN among them."""
+    found = []
+    for backend in ("cpu", "reference"):
+        torch.manual_seed(0)
+        params = [Parameter(torch.randn(shape, dtype=torch.float64)) for shape in SHAPES]
+        optimizer = compiled(name)(
+            [(f"layer{i}", p) for i, p in enumerate(params)], backend=backend
+        )
+        for number in range(3):
+            for p in params:
+                p.grad = torch.randn_like(p)
+            if number == 1:
+                assert params[-1].grad is not None
+                params[-1].grad[1, 2] = bad
+            optimizer.step()
+        found.append([p.detach() for p in params])
+    for c, exact in zip(*found, strict=True):
+        torch.testing.assert_close(c, exact, rtol=1e-9, atol=1e-11, equal_nan=True)
