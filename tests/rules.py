@@ -71,16 +71,18 @@ def shipped_rules() -> dict[str, Rule]:
 
 @cache
 def interpreted() -> dict[str, str]:
-    """The shipped rules that only the interpreter runs, each with the construct that it needs."""
+    """The shipped rules that the tests of targets leave to others, each with the construct that it
+    needs: mostly since only the interpreter runs it."""
     found = {}
     for name, rule in shipped_rules().items():
         try:
             check_supported(rule)
         except CompileError as error:
             found[name] = error.diagnostics[0].message
-        # What the plan lets pass, and the generated module or its step does not.
+        # What the tests that run over all rules do not supply: tests/runtime/test_inputs.py does.
         if rule.inputs:
             found[name] = "an input"
+        # What the plan lets pass, and the generated module does not.
         values = reachable(value for _, value in rule.outputs())
         if any(OPS[v.op].kind is Kind.RANDOM and v.type.place is Place.HOST for v in values):
             found[name] = "a draw on the host"

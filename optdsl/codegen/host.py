@@ -175,6 +175,8 @@ class Host:
                 return "e.g_scale"
             case "size":
                 return self._read(value.attr("name"))
+            case "lead_size":
+                return f"{self._read('axes')}[{literal(value.attr('name'))}]"
             case "first":
                 return f"{self._read('first')}({literal(value.attr('name'))})"
             case "name_matches":

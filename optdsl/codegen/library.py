@@ -20,7 +20,7 @@ from optdsl.diagnostics import InternalError
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
 from optdsl.schedule.plan import LibraryPass, Plan
-from optdsl.types import BATCH, Dim, DType, Shape
+from optdsl.types import BATCH, Dim, DType, Instances, Shape
 
 PARAMETERS = ("inputs", "scalars", "results", "sizes")
 SIZES = ("rows", "cols", "short", "long", "numel", "batch", "ndim")
@@ -45,7 +45,10 @@ class Library:
     def function(self, library: LibraryPass) -> str:
         """The text of one pass. Raises CompileError for what no target does yet."""
         roots = [each.value for each in library.outputs]
-        sizes = (*SIZES, *(each for each in self.plan.rule.dims if each.isidentifier()))
+        rule = self.plan.rule
+        axes = [axis for each in rule.inputs for axis in each.type.shape.lead]
+        named = [str(each) for each in (*rule.dims, *axes) if str(each).isidentifier()]
+        sizes = tuple(dict.fromkeys((*SIZES, *named)))
         taken = {*PARAMETERS, *sizes, *FUNCTIONS, "torch", "linalg", "order", "draw"}
         script = Script(self._spell, _column, taken)
         values = reachable(roots)
@@ -151,12 +154,16 @@ class Library:
 
     def _reduce(self, value: Value, text: Text) -> str:
         (operand, *_), axis = value.args, value.attr("axis")
+        if value.attr("over") is not None or operand.type.instances < Instances.PARAM:
+            raise unsupported(value, self.plan.rule.name)
+        function, inner = OPS[value.op].torch, bare(text(operand))
+        named = _named(operand.type.shape)
+        if axis in named:  # the batch of parameters comes first
+            return f"{function}({inner}, dim={1 + named.index(axis)})"
         dims = {0: "-2", 1: "-1"}.get(axis)
         if axis is None:
             dims = "(-3, -2, -1)" if self.plan.rule.view == "last" else "(-2, -1)"
-        if dims is None or value.attr("over") is not None or _named(operand.type.shape):
-            raise unsupported(value, self.plan.rule.name)
-        return f"{OPS[value.op].torch}({bare(text(operand))}, dim={dims}, keepdim=True)"
+        return f"{function}({inner}, dim={dims}, keepdim=True)"
 
     def _ordered(self, value: Value, text: Text) -> str:
         """A row of the op table with the attributes that it names."""

@@ -21,7 +21,7 @@ from optdsl.codegen.literals import LINE_LENGTH, Call, call, layout, literal, ra
 from optdsl.codegen.templates import render
 from optdsl.codegen.triton import triton_kernels
 from optdsl.frontend.signs import NONNEGATIVE, Numbers, Signs
-from optdsl.ir.nodes import Rule, StateDecl, Value, reachable
+from optdsl.ir.nodes import InputDecl, Rule, StateDecl, Value, reachable
 from optdsl.ops import OPS, Kind
 from optdsl.runtime.program import TABLE_VERSION
 from optdsl.schedule.plan import (
@@ -57,7 +57,17 @@ HOSTMATH = frozenset(
 )
 SHARED = ("linalg", "order")
 """Modules of optdsl that library passes call."""
-PROGRAM_NAMES = ("Kernel", "Library", "Program", "Reduction", "State", "Temp", "Variant", "require")
+PROGRAM_NAMES = (
+    "Input",
+    "Kernel",
+    "Library",
+    "Program",
+    "Reduction",
+    "State",
+    "Temp",
+    "Variant",
+    "require",
+)
 
 
 TARGETS = ("cpu", "triton")
@@ -191,7 +201,7 @@ def _program(plan: Plan, host: Host) -> Call:
         hypers=_pairs([(each.name, each.default) for each in rule.hypers]),
         static_hypers=literal(tuple(static_hypers(plan))),
         attributes=_pairs([(each.name, each.default) for each in rule.attributes]),
-        inputs=_pairs([(e.name, str(domain_of(e.type, rule.view))) for e in rule.inputs]),
+        inputs=tuple_of([_input(each, rule.view) for each in rule.inputs]),
         states=tuple_of([_state(each, rule.view, nonnegative) for each in rule.states]),
         slots=_pairs([(slot, str(domain)) for slot, domain in plan.slots.items()]),
         reads=f"frozenset({literal(tuple(sorted(host.reads)))})",
@@ -230,6 +240,17 @@ def static_hypers(plan: Plan) -> list[str]:
     leaves = [*reachable([*settled, *rule.dims.values()]), *switches]
     found = {leaf.attr("name") for leaf in leaves if leaf.op == "hyper"}
     return [each.name for each in rule.hypers if each.name in found]
+
+
+def _input(each: InputDecl, view: str) -> Call:
+    over = {Instances.GROUP: "group", Instances.PARAM: ""}.get(each.type.instances, "all")
+    return call(
+        "Input",
+        name=literal(each.name),
+        domain=literal(str(domain_of(each.type, view))),
+        shape=literal(each.type.shape.dims),
+        over=literal(over),
+    )
 
 
 def _state(state: StateDecl, view: str, nonnegative: Collection[str]) -> Call:

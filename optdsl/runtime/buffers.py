@@ -13,6 +13,7 @@ Relies on: packing.py, holdings.py, library.py, tables.py. Does not do: gradient
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -110,6 +111,7 @@ class ClassBuffers:
         self.parameters = [self._parameter(index) for index in range(len(members))]
         self.temps = {temp.name: temp for temp in table.variant.temps}
         self.states: dict[str, list[Tensor]] = {}
+        self.inputs: list[Tensor] = []
         self.groups: dict[tuple[Any, ...], list[int]] = {}
         for index, entry in enumerate(table.entries[: len(members)]):
             key = (entry.sizes, entry.row)
@@ -122,7 +124,11 @@ class ClassBuffers:
             if name in self.packing.by_task:
                 table.pointers[: len(members), column] = self.packing.beside[name]
         # An address must outlive a `.data` that is given to a parameter or state by hand.
-        tensors = [*self.parameters, *(each for many in self.states.values() for each in many)]
+        tensors = [
+            *self.parameters,
+            *self.inputs,
+            *(each for many in self.states.values() for each in many),
+        ]
         self.kept = [each.untyped_storage() for each in tensors]
 
     def settle(self) -> None:
@@ -164,7 +170,7 @@ class ClassBuffers:
         elif name in self.holdings.states:
             pointers[:, column] = self._place_state(name)
         elif name != "g":
-            raise ValueError(f"{self.program.name}: inputs ({name}) are not supported yet")
+            pointers[:, column] = self._place_input(name)
 
     def _state(self, name: str, index: int) -> Tensor:
         """The tensor that a step reads and writes as the state `name`."""
@@ -186,6 +192,21 @@ class ClassBuffers:
         if not is_shared(self.holdings.states[name]):
             return [*addresses, *(0 for _ in rest)]
         return [*addresses, *(by_group[entry.group_index] for entry in rest)]
+
+    def _place_input(self, name: str) -> list[int]:
+        """The addresses of an input; one with axes of its own is seen by library passes alone."""
+        declared = self.holdings.inputs.declared[name]
+        if declared.domain == "shaped":
+            return [0] * len(self.table.entries)
+        tensors = [self.holdings.inputs.of(name, member) for member in self.members]
+        self.inputs.extend(tensors)
+        by_group = {
+            member.group_index: tensor.data_ptr()
+            for member, tensor in zip(self.members, tensors, strict=True)
+        }
+        rest = self.table.entries[len(self.members) :]
+        shared = [by_group[entry.group_index] if declared.over else 0 for entry in rest]
+        return [*(each.data_ptr() for each in tensors), *shared]
 
     def _place_temp(self, temp: Temp) -> Any:
         entries = self.table.entries
@@ -236,7 +257,7 @@ class ClassBuffers:
             [self._writer(name, key) for name in library.writes],
             self._result_places(indices, results),
             lambda: [float(each) for each in self.table.scalars[row]],
-            self._sizes(index),
+            ChainMap(self._sizes(index), self.holdings.inputs.axes),
             self.real,
             sum(count for count, _ in dims) * self.real.itemsize,
             [
@@ -278,6 +299,8 @@ class ClassBuffers:
                 return lambda lo, hi: number
             view = self._temp_view(temp, key)
             return lambda lo, hi: view[lo:hi]
+        if name in self.holdings.inputs.declared:
+            return self._input_reader(name, indices)
         state = self.holdings.states.get(name)
         if state is not None and is_shared(state):
             tensor = self.states[name][indices[0]]
@@ -289,6 +312,15 @@ class ClassBuffers:
             return torch.stack([each.detach().reshape(dims) for each in tensors])
 
         return stacked
+
+    def _input_reader(self, name: str, indices: Sequence[int]) -> Callable[[int, int], Tensor]:
+        inputs = self.holdings.inputs
+
+        def read(lo: int, hi: int) -> Tensor:
+            tensors = [inputs.of(name, self.members[index]) for index in indices[lo:hi]]
+            return tensors[0] if inputs.declared[name].over else torch.stack(tensors)
+
+        return read
 
     def _writer(self, name: str, key: tuple[Any, ...]) -> Callable[[int, int, Tensor], None]:
         indices = self.groups[key]

@@ -86,6 +86,7 @@ class Environment:
 
     __slots__ = (
         "attributes",
+        "axes",
         "batch",
         "born",
         "cols",
@@ -107,6 +108,7 @@ class Environment:
         self.short, self.long = min(sizes.rows, sizes.cols), max(sizes.rows, sizes.cols)
         self.name = member.name or ""
         self.attributes = member.attributes
+        self.axes: Mapping[str, int] = {}
         self.born = born
         self.t = t
         self.steps = 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from optdsl.runtime.backends import Backend, check_compiled, choose_backend
 from optdsl.runtime.buffers import Arena
-from optdsl.runtime.cohorts import Cohort, make_cohorts, split_cohorts
+from optdsl.runtime.cohorts import Cohort, Member, make_cohorts, split_cohorts
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.gradients import Gradients, Scanner, unscaling
 from optdsl.runtime.groups import check_static, make_members, plain_hypers, static_values
@@ -105,9 +105,15 @@ class Engine:
 
     # ---------------------------------------------------------------- the step
 
-    def step(self, scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
+    def step(
+        self,
+        scale: Tensor | None = None,
+        found_inf: Tensor | None = None,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> None:
         """One step of all parameters that have a gradient (or, where the rule reads none, require
-        one). Gradients are divided by `scale`; where `found_inf` is not 0, nothing is done at all.
+        one). `inputs` are what the rule declares as
+        such. Gradients are divided by `scale`; where `found_inf` is not 0, nothing is done at all.
         Raises ValueError or RuntimeError for what a step cannot take, before it changes
         anything."""
         if found_inf is not None and float(found_inf):
@@ -125,6 +131,8 @@ class Engine:
         if gradients.active is not self._active and gradients.active != self._active:
             self._split(gradients.active)
         decisions = self._decide(groups, hypers, 1.0 if scale is None else unscaling(scale))
+        if self.program.inputs or inputs:
+            self._holdings.inputs.take(inputs, self._reading(decisions, hypers))
         if None in self._backends.values():
             self._run_reference(decisions, hypers, gradients)
         else:
@@ -233,6 +241,20 @@ class Engine:
             e.g_scale = -g_scale if group["maximize"] else g_scale
             decisions.append(0 if single else decide(hypers[cohort.group_index], e))
         return tuple(decisions)
+
+    def _reading(
+        self, decisions: tuple[int, ...], hypers: Sequence[Mapping[str, Any]]
+    ) -> Iterator[tuple[Member, Mapping[str, int], frozenset[str]]]:
+        """Who reads which inputs in this step."""
+        declared = frozenset(each.name for each in self.program.inputs)
+        for cohort, variant in zip(self._cohorts, decisions, strict=True):
+            if variant == INACTIVE:
+                continue
+            names = declared.intersection(self.program.variants[variant].buffers)
+            cohort.e.axes = self._holdings.inputs.axes
+            for member in cohort.members:
+                sizes = self._holdings.sizes(member, hypers[cohort.group_index], cohort.e)
+                yield member, sizes, names
 
     # ---------------------------------------------------------------- plans
 

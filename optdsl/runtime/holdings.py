@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from optdsl.runtime.cohorts import Environment, Member, Sizes
+from optdsl.runtime.inputs import Inputs
 from optdsl.runtime.program import Program, State
 from optdsl.runtime.state import all_sizes, state_shape
 from optdsl.runtime.storage import Choice, compute_dtype
@@ -42,6 +43,7 @@ class Holdings:
         self.table = table
         self.groups = groups
         self.choice = choice
+        self.inputs = Inputs(program)
         self._made: dict[tuple[int, str], tuple[dict[str, Any], str, Tensor]] = {}
         self._checked: dict[tuple[int, str], Parts] = {}
         self._unpacked: dict[tuple[int, str], Tensor] = {}

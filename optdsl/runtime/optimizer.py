@@ -141,15 +141,23 @@ class Optimizer(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Any:
         """One step. `closure` re-evaluates the model and returns the loss, which is returned.
+        `inputs` gives what the rule declares as inputs, by name: for each parameter a mapping or a
+        sequence of tensors, a tensor or number where one is meant for all.
 
         Raises ValueError where a static hyperparameter was changed, RuntimeError for a sparse
         gradient; parameters and states are then as they were.
         """
         if not self._is_watched():
-            return self._step(closure)
-        return self._watched_step() if closure is None else self._watched_step(closure)
+            return self._step(closure, inputs=inputs)
+        given: dict[str, Any] = {} if inputs is None else {"inputs": inputs}
+        return self._watched_step(*(() if closure is None else (closure,)), **given)
 
     # torch would wrap `step` to run hooks and to open a profiler's record, which costs 20 to 50 us
     # where there is neither; the attribute says that this is done here.
@@ -164,13 +172,18 @@ class Optimizer(torch.optim.Optimizer):
             or torch.autograd.profiler._is_profiler_enabled
         )
 
-    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def _step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         # A gradient scaler puts its two numbers here for the time of a step, and takes them away.
-        self._engine.step(self.__dict__.get("grad_scale"), self.__dict__.get("found_inf"))
+        self._engine.step(self.__dict__.get("grad_scale"), self.__dict__.get("found_inf"), inputs)
         return loss
 
     _watched_step = torch.optim.Optimizer.profile_hook_step(_step)

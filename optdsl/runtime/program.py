@@ -65,6 +65,17 @@ class State:
 
 
 @dataclass(frozen=True)
+class Input:
+    """What the caller supplies with a step. `shape` as for a state, with named axes first; `over`
+    is "", "group" or "all"."""
+
+    name: str
+    domain: str
+    shape: tuple[int | str, ...]
+    over: str = ""
+
+
+@dataclass(frozen=True)
 class Temp:
     """Memory that lives within a step. `shape` as for a state."""
 
@@ -146,7 +157,7 @@ class Program:
     hypers: tuple[tuple[str, Any], ...]
     static_hypers: tuple[str, ...]
     attributes: tuple[tuple[str, Any], ...]
-    inputs: tuple[tuple[str, str], ...]
+    inputs: tuple[Input, ...]
     states: tuple[State, ...]
     slots: tuple[tuple[str, str], ...]
     reads: frozenset[str]

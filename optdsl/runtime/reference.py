@@ -121,6 +121,7 @@ def _participant(
         member.name or "",
         member.attributes,
     )
+    participant.inputs = holdings.inputs.held(member)
     for name in holdings.existing(member):
         state = holdings.states[name]
         tensor = holdings.value(state, member, participant.group, cohort.e)

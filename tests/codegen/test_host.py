@@ -150,7 +150,7 @@ def test_names_that_python_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "static"), [("Adam", ["amsgrad"]), ("AdamW", []), ("SGD", []), ("Muon", [])]
+    ("rule", "static"), [("Adam", ["amsgrad"]), ("AdamW", ["amsgrad"]), ("SGD", []), ("Muon", [])]
 )
 def test_static_hyperparameters(rule: str, static: list[str]) -> None:
     assert static_hypers(shipped_plans()[rule]()) == static
