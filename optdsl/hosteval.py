@@ -21,7 +21,7 @@ STEADY = 1_000_003
 
 @dataclass(frozen=True)
 class Facts:
-    """A parameter of a matrix `shape`, its group's hyperparameters, and the step."""
+    """A parameter, which is `batch` matrices of `shape`, its group's hyperparameters, the step."""
 
     hypers: Mapping[str, Any]
     attributes: Mapping[str, Any]
@@ -29,6 +29,8 @@ class Facts:
     t: int = STEADY
     first: bool = False
     name: str = ""
+    ndim: int = 2
+    batch: int = 1
     sizes: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,9 +40,9 @@ class Facts:
             "cols": cols,
             "short": min(rows, cols),
             "long": max(rows, cols),
-            "numel": rows * cols,
-            "ndim": 2,
-            BATCH: 1,
+            "numel": self.batch * rows * cols,
+            "ndim": self.ndim,
+            BATCH: self.batch,
         }
         object.__setattr__(self, "sizes", sizes)
 

@@ -42,6 +42,8 @@ FLOORS = {
     "dumps": 7,
     "hosteval": 7,
     "explain": 7,
+    "memory": 7,
+    "models": 7,
     "verify": 7,
     "bench": 7,
     "gallery": 7,

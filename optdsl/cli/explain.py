@@ -29,6 +29,8 @@ examples:
   optdsl explain my_rule.opt
   optdsl explain LAMB --params 7B --bandwidth 3.35TB/s
   optdsl explain SWAN --shape 4096x1024     flops of matrix work are counted for this matrix
+  optdsl explain AdamW --model llama-2-7b --dtype bf16 --storage int8
+                                            memory, from the shapes of the model
   optdsl explain AdamW --json               passes, bytes_per_param, state_bytes_per_param,
                                             flops_per_param; a list where the file has many rules
 """
@@ -54,6 +56,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="bytes a second (default: 4.3TB/s, what one H200 moves)",
     )
     parser.add_argument("--shape", type=_shape, metavar="RxC", help="default: 1024x1024")
+    memory = parser.add_argument_group("memory, instead of costs")
+    memory.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="gpt2, gpt2-xl, llama-7b, llama-2-7b, or a JSON file of shapes by parameter name",
+    )
+    memory.add_argument(
+        "--dtype",
+        choices=("float32", "bf16", "fp16", "float64"),
+        default="float32",
+        help="of parameters and gradients (default: float32)",
+    )
+    memory.add_argument(
+        "--storage", metavar="[KEY=]S,…", help="of states, such as int8 or exp_avg_sq=int8"
+    )
+    memory.add_argument(
+        "--set", action="append", metavar="NAME=VALUE", help="a hyperparameter (repeatable)"
+    )
+    memory.add_argument(
+        "--attribute",
+        action="append",
+        metavar="NAME=VALUE@PATTERN",
+        help="an attribute of the parameters whose names match (repeatable)",
+    )
     parser.add_argument("--all", action="store_true", help="the passes of all variants")
     parser.add_argument("--json", action="store_true", help="data instead of text")
 
@@ -82,6 +108,10 @@ def _shape(text: str) -> tuple[int, int]:
 def run(options: argparse.Namespace) -> int:
     if re.fullmatch(r"[EW]\d+", options.subject):
         return _explain_code(options.subject)
+    if options.model is not None:
+        return int(importlib.import_module("optdsl.cli.memory").run(options))
+    if options.storage or options.set or options.attribute:
+        raise Fault("--storage, --set and --attribute are for --model")
     # The compiler takes 0.2 s to import, which a code does not need.
     reports: list[Report] = importlib.import_module("optdsl.cli.costs").reports(options)
     if options.json:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -118,8 +118,18 @@ def check_exempt(program: Program, choice: Choice, groups: Sequence[Mapping[str,
             raise ValueError(f"{program.name}: storage_exempt: {shown} is no parameter of it")
 
 
+class Declared(Protocol):
+    """What a choice is made for: a program, or as much of it as is known of a rule."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def states(self) -> tuple[State, ...]: ...
+
+
 def choose(
-    program: Program,
+    program: Declared,
     storage: str | Mapping[str, str] | None,
     exempt: Collection[Tensor | str],
     parameters: str = "nearest",
@@ -145,11 +155,11 @@ def choose(
             raise ValueError(
                 f"{program.name} has no state {name!r}; those that can be stored otherwise: {known}"
             )
-        for state in found:
-            if state.domain != "full":
-                raise ValueError(
-                    f"{program.name}'s state {name!r} is not of the parameter's size ("
-                    f"{state.domain}): it is always stored as it is computed"
-                )
-            states[state.name] = each
+        # States of one key, in branches, may differ in size.
+        if not any(state.domain == "full" for state in found):
+            raise ValueError(
+                f"{program.name}'s state {name!r} is not of the parameter's size ("
+                f"{found[0].domain}): it is always stored as it is computed"
+            )
+        states |= {state.name: each for state in found if state.domain == "full"}
     return Choice(states, tuple(exempt), parameters)
