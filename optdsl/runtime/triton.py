@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -35,8 +35,8 @@ from optdsl.runtime.tables import Cutting, Ints, Launch, StageTable
 from optdsl.runtime.triton_finish import finish
 
 BLOCK = 2048 if torch.version.hip else 1024
-"""Elements of a flat task with four operands or more: 8 a lane of 4 warps (AMD's have 64 lanes),
-two 128-bit accesses of each float32 operand."""
+"""Elements of a flat task with four operands or more: 4 a lane of 8 warps (AMD's have 64 lanes), a
+128-bit access of each float32 operand; 8 a lane of 4 warps where some have 16 bits."""
 
 TILE = 1024
 COLUMN_ROWS = 32
@@ -50,6 +50,12 @@ def block_of(kernel: Kernel) -> int:
     if kernel.domain != "full":
         return BLOCK
     return BLOCK * max(1, 4 // max(1, len(kernel.reads)))
+
+
+def operands(kernel: Kernel) -> int:
+    """What decides how many registers a kernel needs; more than 4 in a pass over rows, which keeps
+    sums besides."""
+    return len({*kernel.reads, *kernel.writes}) + 4 * (kernel.layout == "rows")
 
 
 class _Blocks(Cutting):
@@ -71,9 +77,23 @@ ELEMENT = {
     torch.float16: tl.float16,
 }
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
-OPTIONS_FLOAT64 = {**OPTIONS, "num_warps": 8}
-"""A fused multiply-add stands where the kernel's text has one, and nowhere else. A float64 takes
-two registers: more lanes, fewer elements each."""
+"""A fused multiply-add stands where the kernel's text has one, and nowhere else."""
+
+
+def options_of(types: Iterable[tl.dtype], operands: int, *, hip: bool) -> dict[str, Any]:
+    """How a kernel of so many full `operands` over elements of `types` is compiled.
+
+    Where no element is of 16 bits, four of them are 128 bits already: 8 warps then have as many
+    bytes on their way as 4 with eight elements a lane, and AdamW takes 48 registers for 60. The
+    compiler is given just enough of them; left alone it may stop at 40 and put the rest on a
+    stack, around the slow path of a division.
+    """
+    if any(each.primitive_bitwidth < 32 for each in types):
+        return OPTIONS
+    if hip or any(each.primitive_bitwidth > 32 for each in types):
+        return {**OPTIONS, "num_warps": 8}
+    return {**OPTIONS, "num_warps": 8, "maxnreg": 48 if operands <= 4 else 64}
+
 
 NARROW = {"COUNT": 1024, "WIDTH": 1}
 WIDE = {"COUNT": 32, "WIDTH": 64}
@@ -151,7 +171,9 @@ class TritonRunner:
             for name, dtype in owner.buffers.types.items():
                 if name in touched:
                     types[f"{name}_type"] = ELEMENT[dtype]
-            options = OPTIONS_FLOAT64 if real is torch.float64 else OPTIONS
+            elements = {each for name, each in types.items() if name != "REAL"}
+            hip = torch.version.hip is not None
+            options = options_of(elements, operands(launch.kernel), hip=hip)
             pointers, shapes, scalars = self._moving.tables[id(table)]
             for tasks, tile in _tiles(owner, launch):
                 tables = (self._upload(tasks), pointers, shapes, scalars)

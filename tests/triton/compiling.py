@@ -42,7 +42,8 @@ DTYPES["fp64"] = ("float64", 8)
 @dataclass(frozen=True)
 class Job:
     """One compilation. `source` names what defines the kernels: RUNTIME, or see `plan_of`. `tile`
-    is (BLOCK,) or (ROWS, BLOCK), of the finish (COUNT, WIDTH)."""
+    is (BLOCK,) or (ROWS, BLOCK), of the finish (COUNT, WIDTH); `operands` as runtime/triton.py has
+    it."""
 
     source: str
     kernel: str
@@ -50,6 +51,7 @@ class Job:
     dtype: str
     aligned: bool
     tile: tuple[int, ...]
+    operands: int = 4
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Finding:
     spills; `approximate`: instructions that do not round to nearest."""
 
     job: Job
+    warps: int
     loads: dict[int, int] = field(default_factory=dict)
     stores: dict[int, int] = field(default_factory=dict)
     registers: int = 0
@@ -88,11 +91,6 @@ def compile_all(jobs: list[Job], python: str = sys.executable) -> list[Finding]:
     return found
 
 
-def warps(dtype: str) -> int:
-    """As runtime/triton.py launches."""
-    return 8 if dtype == "fp64" else 4
-
-
 def compile_one(job: Job, function: Any) -> Finding:
     """Compiles `function` for `job`."""
     # Not at the top: the tests' own process interprets, and imports this module for its data.
@@ -100,6 +98,8 @@ def compile_one(job: Job, function: Any) -> Finding:
     import triton.language as tl
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+
+    from optdsl.runtime.triton import OPTIONS, options_of
 
     pointers = dict.fromkeys(("tasks", "pointers", "shapes", "records"), "*i64")
     pointers |= dict.fromkeys(("scalars", "partials", "results", "source"), "*fp64")
@@ -123,9 +123,11 @@ def compile_one(job: Job, function: Any) -> Finding:
         attrs={(index,): [["tt.divisibility", 16]] for index in range(len(pointers))},
     )
     target = GPUTarget(*TARGETS[job.target])
-    options = {"num_warps": warps(job.dtype), "enable_fp_fusion": False}
+    types = {v for k, v in constants.items() if isinstance(v, tl.dtype) and k != "REAL"}
+    hip = TARGETS[job.target][0] == "hip"
+    options = OPTIONS if job.source == RUNTIME else options_of(types, job.operands, hip=hip)
     compiled = triton.compile(source, target=target, options=options)
-    finding = Finding(job, fused=compiled.metadata.enable_fp_fusion)
+    finding = Finding(job, options["num_warps"], fused=compiled.metadata.enable_fp_fusion)
     (_read_ptx if "ptx" in compiled.asm else _read_amdgcn)(finding, compiled.asm)
     return finding
 
