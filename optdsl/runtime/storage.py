@@ -144,7 +144,7 @@ def choose(
         storage = {}
     elif isinstance(storage, str):
         storage = {state.key: storage for state in full}
-    states = {}
+    states: dict[str, str] = {}
     for name, each in storage.items():
         if each not in STORAGES:
             known = ", ".join(STORAGES)
