@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import codecs as benchmark
 from optdsl.codegen.codecs import C_NAMES, codec_functions, runtime_source
 from optdsl.codegen.templates import render
 from optdsl.resources import PACKAGE
@@ -173,3 +174,11 @@ def test_the_runtime_carries_these_functions(request: pytest.FixtureRequest) -> 
     if request.config.getoption("--update-golden"):
         file.write_text(runtime_source(), encoding="utf-8")
     assert file.read_text("utf-8") == runtime_source()
+
+
+def test_the_benchmark_measures_every_codec() -> None:
+    found = benchmark.measure(trials=1)
+    assert all(figure > 0 for figure in found.values())
+    assert {f"{way}_{name}" for name in C_NAMES.values() for way in ("decode", "encode")} < set(
+        found
+    )
