@@ -21,7 +21,7 @@ checked between stages: a fault is an InternalError.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +36,15 @@ from optdsl.passes.variants import Split
 from optdsl.schedule import make
 from optdsl.schedule.make import make_plan
 from optdsl.schedule.plan import Plan
+from optdsl.schedule.storage import stored_as
 from optdsl.source import Source
 from optdsl.version import VERSION
 
 PASSES = ("parse", "lower", *make.PASSES, "render")
 """The stages in order, by the names that `--dump-after` takes."""
+
+Stored = str | Mapping[str, str] | None
+"""A storage for all states of p's size, or by key; None: as the rule says."""
 
 Observer = Callable[[str, str, object], None]
 """`observe(stage, rule, result)`; `rule` is empty for `parse`."""
@@ -77,11 +81,13 @@ def compile_source(
     command: str = "",
     observe: Observer = ignore,
     targets: Sequence[str] = TARGETS,
+    storage: Stored = None,
 ) -> CompiledFile:
     """Compile the rules of `source`, or those called `names` (KeyError if one is not there), with
-    kernels for `targets`.
+    kernels for `targets` and states stored as `storage` says.
 
     Raises CompileError with all errors of the file; without a `directory` imports are errors.
+    ValueError for a storage that a rule cannot have.
     """
     sink = Sink()
     scope = make_scope(source, sink, directory)
@@ -92,7 +98,7 @@ def compile_source(
     faults: list[Diagnostic] = []
     for name in rule_names(scope) if names is None else names:
         try:
-            rules.append(compile_rule(scope, name, command, observe, targets))
+            rules.append(compile_rule(scope, name, command, observe, targets, storage))
         except CompileError as error:
             faults.extend(error.diagnostics)
     if faults:
@@ -106,13 +112,16 @@ def compile_rule(
     command: str = "",
     observe: Observer = ignore,
     targets: Sequence[str] = TARGETS,
+    storage: Stored = None,
 ) -> CompiledRule:
-    """Compile one rule of a file that was parsed. Raises CompileError, or KeyError for a name that
-    the file does not have."""
+    """Compile one rule of a file that was parsed. Raises CompileError, KeyError for a name that the
+    file does not have, ValueError for a `storage` that the rule cannot have."""
     sink = Sink()
     rule = lower_rule(name, scope, sink)
     sink.check()
     assert rule is not None, "a rule without errors was not lowered"
+    if storage is not None:
+        rule = stored_as(rule, storage)
     watch = _watched(rule, observe)
     watch("lower", rule)
     plan = make_plan(rule, watch)

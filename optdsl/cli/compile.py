@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from optdsl.cli.rules import Target, find_target, pick, snake
+from optdsl.cli.rules import Target, find_target, pick, snake, storage
 from optdsl.cli.terminal import Fault, color_wanted, write_file
 from optdsl.codegen.module import TARGETS
 from optdsl.codegen.standalone import standalone_module
-from optdsl.compiler import PASSES, CompiledRule, Observer, compile_source, ignore
+from optdsl.compiler import PASSES, CompiledRule, Observer, Stored, compile_source, ignore
 from optdsl.diagnostics import CompileError, Diagnostic, Sink, did_you_mean, render_text
 from optdsl.dumps import dump_text
 from optdsl.frontend.rules import rule_names
@@ -55,6 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"whose kernels to put in: {', '.join(TARGETS)} (default: all)",
     )
     parser.add_argument(
+        "--storage",
+        type=storage,
+        metavar="[KEY=]S,..",
+        help="how states are stored, such as int8 or exp_avg_sq=int8 (default: as the rule says)",
+    )
+    parser.add_argument(
         "--dump-after", metavar="PASS", help="print what a pass leaves, instead of writing modules"
     )
     parser.add_argument(
@@ -84,7 +90,8 @@ def run(options: argparse.Namespace) -> int:
     faults: list[Diagnostic] = []
     for typed in options.files:
         try:
-            rules += _compile(find_target(typed, options.rule), observe, options.target)
+            target = find_target(typed, options.rule)
+            rules += _compile(target, observe, options.target, options.storage)
         except CompileError as error:
             faults += error.diagnostics
     if faults:
@@ -104,13 +111,18 @@ def _printer(wanted: str) -> Observer:
 
 
 def _compile(
-    target: Target, observe: Observer, targets: tuple[str, ...]
+    target: Target, observe: Observer, targets: tuple[str, ...], stored: Stored
 ) -> tuple[CompiledRule, ...]:
     sink = Sink()
     known = rule_names(make_scope(target.source, sink, target.folder))
     names = None if sink.has_errors else pick(target, known)
     command = f"optdsl compile {Path(target.source.name).name}"
-    found = compile_source(target.source, target.folder, names, command, observe, targets)
+    try:
+        found = compile_source(
+            target.source, target.folder, names, command, observe, targets, stored
+        )
+    except ValueError as error:
+        raise Fault(str(error)) from None
     if found.warnings:
         print(render_text(found.warnings, color_wanted(sys.stderr)), file=sys.stderr)
     return found.rules

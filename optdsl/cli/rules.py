@@ -6,6 +6,7 @@ Does not do: compile.
 
 from __future__ import annotations
 
+import argparse
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from optdsl.cli.terminal import Fault, read_file
 from optdsl.diagnostics import did_you_mean
 from optdsl.frontend.scope import shipped_index
+from optdsl.schedule.storage import read_storage
 from optdsl.source import Source
 
 
@@ -59,3 +61,11 @@ def pick(target: Target, known: list[str]) -> tuple[str, ...]:
             "is given one: optimizer NAME = WRAPPER(AdamW)"
         )
     return tuple(known) if target.names is None else target.names
+
+
+def storage(text: str) -> str | dict[str, str]:
+    """The option --storage: `int8`, or `exp_avg=int8,exp_avg_sq=bf16`."""
+    try:
+        return read_storage(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

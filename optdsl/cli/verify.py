@@ -10,10 +10,11 @@ import argparse
 import sys
 import time
 from collections.abc import Collection, Iterator
+from functools import partial
 
 import torch
 
-from optdsl.cli.rules import find_target, pick
+from optdsl.cli.rules import find_target, pick, storage
 from optdsl.cli.terminal import Fault
 from optdsl.compiler import Observer, compile_rule
 from optdsl.diagnostics import Sink
@@ -23,7 +24,9 @@ from optdsl.frontend.scope import make_scope
 from optdsl.loading import load_source
 from optdsl.passes.variants import Split
 from optdsl.runtime.native import NativeError
+from optdsl.schedule.storage import stored_as
 from optdsl.verify import (
+    CODED,
     DTYPES,
     LARGE,
     SHAPES,
@@ -43,6 +46,7 @@ place of what is stored.
 examples:
   optdsl verify my_rule.opt
   optdsl verify AdamW --target cpu --dtype float32,bfloat16
+  optdsl verify AdamW --storage int8         the same with all states in codes
   optdsl verify LAMB --quick                 no large tensor: a few seconds
 """
 
@@ -59,6 +63,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype", type=_dtypes, default=DTYPES, metavar="D,..", help=", ".join(NAMES)
+    )
+    parser.add_argument(
+        "--storage",
+        type=storage,
+        metavar="[KEY=]S,..",
+        help="how states are stored, such as int8 or exp_avg_sq=int8 (default: as the rule says)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random tensors (default: 0)")
     parser.add_argument("--quick", action="store_true", help="leave out the large tensor")
@@ -84,6 +94,8 @@ def run(options: argparse.Namespace) -> int:
     if "triton" in options.target:
         interpret_triton()
     shapes = [shape for shape in SHAPES if not (options.quick and shape == LARGE)]
+    if options.storage is not None:
+        shapes += CODED
     failed = False
     for subject in subjects:
         print(subject.rule.name)
@@ -112,7 +124,14 @@ def _subjects(options: argparse.Namespace) -> Iterator[Subject]:
         compiled = compile_rule(scope, name, observe=_keep(splits))
         if compiled.rule.inputs:
             raise Fault(f"{name} has inputs, which verify does not make up")
-        yield Subject(compiled.rule, compiled.plan, splits[-1].variants, getattr(classes, name))
+        rule, made = compiled.rule, getattr(classes, name)
+        if options.storage is not None:
+            try:
+                rule = stored_as(rule, options.storage)
+            except ValueError as error:
+                raise Fault(str(error)) from None
+            made = partial(made, storage=options.storage)
+        yield Subject(rule, compiled.plan, splits[-1].variants, made)
 
 
 def _keep(splits: list[Split]) -> Observer:

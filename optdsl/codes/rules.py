@@ -329,4 +329,26 @@ optimizer SGD(lr = 0.1):
     p -= lr * g
 """,
     ),
+    Code(
+        code="E417",
+        name="codes-of-few-numbers",
+        title="Codes for a state that is not of the parameter's size",
+        text="""\
+`fp8`, `int8` and `int4` store blocks of a parameter's elements. States that are smaller (a number a
+row, one for the parameter), shared or of a shape of their own are stored as they are computed:
+there is little to save.
+""",
+        wrong="""\
+optimizer Rows(lr = 0.1):
+    state v: [rows, 1] as int8
+    v = lerp(v, mean(g^2, axis = 1), 0.1)
+    p -= lr * g / (sqrt(v) + 1e-8)
+""",
+        right="""\
+optimizer Rows(lr = 0.1):
+    state v: [rows, 1]
+    v = lerp(v, mean(g^2, axis = 1), 0.1)
+    p -= lr * g / (sqrt(v) + 1e-8)
+""",
+    ),
 )

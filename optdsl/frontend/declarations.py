@@ -43,6 +43,8 @@ CLASS_ARGUMENTS = frozenset(
     }
 )
 """Arguments of every optimizer class, which no hyperparameter or attribute can be called."""
+CODES = (Storage.FP8, Storage.INT8, Storage.INT4)
+"""Storages in blocks."""
 STEP_KEY = "step"
 """The key in `state_dict()` under which `t` is kept, as torch's optimizers do."""
 
@@ -175,6 +177,14 @@ class Declarations(Calls):
         filled = initial if not initial.type.on_device else None
         birth = name if filled is not None else self._birth(name, type_)
         key, storage = self._state_key(item, name), self._storage(item)
+        if storage in CODES and type_ != self.emit.param_type:
+            self.fail(
+                "E417",
+                f"{storage} stores blocks of a parameter's elements, and `{item.name}` has "
+                f"{type_.describe()}",
+                item.span,
+                help=f"leave out `as {storage}`",
+            )
         decl = StateDecl(name, key, type_, storage, filled, birth, self.path, item.span)
         self.states[name] = self._distinct(decl)
         self.owners[name] = self.frame.rule.number

@@ -160,7 +160,7 @@ class Lints:
                 f"an average that moves by {weight:.2g} a step stands still in "
                 f"{state.storage.value}",
                 span,
-                help="store it as float32, or round it stochastically",
+                help="store it as float32",
             )
 
 

@@ -188,6 +188,8 @@ class Holdings:
         shape = self.shape(state, member, h, e)
         values = torch.full(shape, first, dtype=real, device=member.p.device)
         packed = self.packed(state, member, values, h, e)
+        if not first:  # codes that have no zero have a scale that can be
+            packed = {key: torch.zeros_like(tensor) for key, tensor in packed.items()}
         for holder in self._holders(state, member):
             for key, tensor in packed.items():
                 self._made[id(holder), key] = holder, key, tensor

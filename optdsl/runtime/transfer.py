@@ -19,7 +19,7 @@ from optdsl.runtime.cohorts import Environment, Member
 from optdsl.runtime.holdings import Holdings, describe
 from optdsl.runtime.program import State
 from optdsl.runtime.storage import BLOCKS
-from optdsl.runtime.stored import SCALE, Codec
+from optdsl.runtime.stored import SCALE, BlockCodec
 
 OF_PARAMETERS = ("p.master", "p.compensation", "p.low")
 """What may lie beside a parameter."""
@@ -62,7 +62,10 @@ def fitted(
     Raises ValueError for what has another shape, or a scale that does not fit its codes.
     """
     shape, value = holdings.shape(state, member, h, e), entry[state.key]
-    codec = _saved_as(state, member, shape, entry)
+    try:
+        codec = saved_as(state, shape, entry)
+    except ValueError as error:
+        raise ValueError(f"the checkpoint of {describe(member)}: {error}") from None
     if codec is None:
         _expect(member, state.key, value, shape, None)
         if not value.is_floating_point() and not (value.is_complex() and member.p.is_complex()):
@@ -81,26 +84,33 @@ def fitted(
     return holdings.packed(state, member, codec.load(parts, shape), h, e)
 
 
-def _saved_as(
-    state: State, member: Member, shape: tuple[int, ...], entry: Mapping[str, Any]
-) -> Codec | None:
-    """The codec of codes, told by their dtype and shape; None for numbers."""
+def saved_as(state: State, shape: tuple[int, ...], entry: Mapping[str, Any]) -> BlockCodec | None:
+    """The codec of the codes of `state` in `entry`, told by their dtype and shape, whose values
+    have `shape`; None for numbers. Raises ValueError for codes or scales that are not whole."""
     value, key = entry[state.key], f"{state.key}{SCALE}"
     codes = [each for (_, signed), each in BLOCKS.items() if signed is not state.nonnegative]
     if not isinstance(value, Tensor) or value.dtype not in {each.dtype for each in codes}:
         if entry.get(key) is not None:
-            raise ValueError(f"the checkpoint has {key!r} of {describe(member)}, but no codes")
+            raise ValueError(f"there is {key!r}, but {state.key!r} has no codes")
         return None
     if entry.get(key) is None:
-        raise ValueError(f"the checkpoint lacks {key!r} of {describe(member)}")
+        raise ValueError(f"{key!r} is missing")
     for codec in codes:
         kept = codec.layout(shape)[0]
         if (kept.dtype, kept.shape) == (value.dtype, tuple(value.shape)):
             return codec
-    raise ValueError(
-        f"the checkpoint's {state.key!r} of {describe(member)} is {value.dtype} "
-        f"{list(value.shape)}, which are no codes of {list(shape)}"
-    )
+    found = f"{value.dtype} {list(value.shape)}"
+    raise ValueError(f"{state.key!r} is {found}, which are no codes of {list(shape)}")
+
+
+def loaded(
+    state: State, shape: tuple[int, ...], entry: Mapping[str, Any]
+) -> tuple[Tensor, BlockCodec | None]:
+    """The values of `state` in `entry`, of a parameter of `shape`, and the codec of codes."""
+    codec = saved_as(state, shape, entry)
+    if codec is None:
+        return entry[state.key], None
+    return codec.load([entry[state.key], entry[f"{state.key}{SCALE}"]], shape), codec
 
 
 def _expect(

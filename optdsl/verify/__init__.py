@@ -35,6 +35,8 @@ __all__ = ["DTYPES", "SHAPES", "TARGETS", "Outcome", "Subject", "trials"]
 TARGETS = ("cpu", "triton", "reference")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LARGE = (65_537,)
+CODED = ((4095,), (4097,), (65, 80))
+"""Besides, where states are stored in codes: those of 4,096 elements and more."""
 SHAPES: tuple[tuple[int, ...], ...] = (
     *((), (0,), (1,), (15,), (16,), (17,), (1000,), LARGE),
     *((3, 5), (64, 48), (48, 64), (8, 3, 3, 3)),

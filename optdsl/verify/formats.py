@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optdsl.runtime.codecs import LEAST_SCALE, Codec
 from optdsl.types import Storage
 
 # dtype -> bits of the significand, exponent of the smallest normal number
@@ -72,3 +73,35 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 def rounding(values: Tensor, error: Tensor, dtype: torch.dtype) -> Tensor:
     """What storing as `dtype` adds to `error`, at most: half an ulp of the largest it may be."""
     return ulp(values.abs() + error, dtype) / 2
+
+
+def coding(values: Tensor, error: Tensor, codec: Codec) -> Tensor:
+    """What storing in codes adds to `error`, at most: half the distance between the two entries of
+    the codec's map around a number that is off by so much, times the scale of its block, which the
+    largest number of the block may change by its own error."""
+    flat, off = values.reshape(-1), error.reshape(-1).nan_to_num(posinf=0.0)
+    pad = -len(flat) % codec.block
+    sizes = torch.nn.functional.pad(flat.abs() + off, (0, pad)).view(-1, codec.block)
+    largest = sizes.amax(1).repeat_interleave(codec.block)[: len(flat)].clamp(min=LEAST_SCALE)
+    entries = _entries(codec)
+    scale = largest / entries[-1]
+    around = [_apart(each / scale, entries) for each in (flat - off, flat + off)]
+    apart = torch.maximum(*around)
+    # An ulp for the ratio and one for the product.
+    return (apart * scale + 2 * ulp(largest, torch.float32)).reshape(values.shape)
+
+
+def _entries(codec: Codec) -> Tensor:
+    """What the codes of a codec stand for, at a scale of 1, rising."""
+    codes = torch.arange(256 if codec.per_byte == 1 else 16, dtype=torch.uint8)
+    packed = codes if codec.per_byte == 1 else codes[::2] << 4 | codes[1::2]
+    scales = torch.ones(codec.blocks(len(codes)))
+    values = codec.decode(packed, scales, len(codes)).to(torch.float64)
+    return torch.sort(values[values.isfinite()]).values
+
+
+def _apart(ratios: Tensor, entries: Tensor) -> Tensor:
+    """Half the distance of the entries around each of `ratios`; beyond them that to the last."""
+    above = torch.searchsorted(entries, ratios.contiguous()).clamp(1, len(entries) - 1)
+    low, high = entries[above - 1], entries[above]
+    return torch.maximum((high - low) / 2, torch.maximum(low - ratios, ratios - high))

@@ -20,12 +20,14 @@ from optdsl.interpreter import Member
 from optdsl.interpreter.run import Run
 from optdsl.ir.nodes import Rule, StateDecl
 from optdsl.passes.variants import Straight
+from optdsl.runtime.codecs import Codec
 from optdsl.runtime.optimizer import Optimizer
+from optdsl.runtime.transfer import loaded
 from optdsl.schedule.levels import library_values
 from optdsl.schedule.plan import Decision, Plan
 from optdsl.types import Instances
 from optdsl.verify.bounds import FLOAT64, SAMPLES, Bounds, Perturbed, SlotRun, Values
-from optdsl.verify.formats import compute_format, distance, rounding, ulp
+from optdsl.verify.formats import coding, compute_format, distance, rounding, ulp
 
 DOUBTFUL = 0.1
 """The share of elements with loose bounds beyond which nothing was shown."""
@@ -90,9 +92,15 @@ class Place:
     optimizer: Optimizer
     group: Mapping[str, Any]
 
-    def state(self, state: StateDecl) -> Any:
+    def state(self, state: StateDecl) -> tuple[Tensor, Codec | None]:
+        """The values of a state, and the codec of its codes."""
         own = state.type.instances is Instances.PARAM
-        return (self.optimizer.state[self.p] if own else self.group).get(state.key)
+        held = self.optimizer.state[self.p] if own else self.group
+        if not isinstance(held.get(state.key), Tensor):
+            raise ValueError(f"there is no state {state.key}")
+        declared = next(e for e in self.optimizer.program.states if e.name == state.name)
+        values, codec = loaded(declared, tuple(self.p.shape), held)
+        return values, None if codec is None else codec.form
 
 
 @dataclass
@@ -155,17 +163,21 @@ class Judge:
                     continue  # it stays as it was, or belongs to another branch
                 if not place.p.numel() and state.type.instances is Instances.PARAM:
                     continue  # targets do nothing for a parameter without elements
-                stored = place.state(state)
-                if not isinstance(stored, Tensor):
-                    raise ValueError(f"{where}: there is no state {state.key}")
+                stored, codec = place.state(state)
                 error, before = expected.error(state.name, i), expected.before(state, i)
-                self._hold(f"{state.key}, {where}", stored, exact, error, before)
+                self._hold(f"{state.key}, {where}", stored, exact, error, before, codec)
         for bounds in expected.bounds:
             self.outcome.undecided += bounds.undecided
             self.outcome.decided += bounds.decided
 
     def _hold(
-        self, where: str, stored: Tensor, exact: Tensor, error: Tensor, before: Tensor | None
+        self,
+        where: str,
+        stored: Tensor,
+        exact: Tensor,
+        error: Tensor,
+        before: Tensor | None,
+        codec: Codec | None = None,
     ) -> None:
         if not stored.numel():
             return
@@ -175,6 +187,8 @@ class Judge:
         one = error.numel() == 1  # for all elements alike
         error = error.reshape(()).expand(exact.shape) if one else error.reshape(exact.shape)
         limit = _limit(error, exact, stored.dtype, outcome.dtype)
+        if codec is not None:
+            limit = limit + coding(exact, limit, codec)
         apart = distance(actual, exact)
         share = torch.where(apart == 0, apart, apart / limit).nan_to_num(nan=0.0, posinf=torch.inf)
         outcome.elements += exact.numel()

@@ -22,10 +22,11 @@ from torch import Tensor
 from optdsl.interpreter import Member
 from optdsl.ir.nodes import Rule
 from optdsl.passes.variants import Straight
+from optdsl.runtime.holdings import is_shared
 from optdsl.runtime.native import NativeError
 from optdsl.runtime.optimizer import Optimizer
+from optdsl.runtime.transfer import loaded
 from optdsl.schedule.plan import Plan
-from optdsl.types import Instances
 from optdsl.verify.judge import Judge, Outcome, Place
 from optdsl.verify.settings import Setting, later
 
@@ -44,7 +45,7 @@ class Subject:
     rule: Rule
     plan: Plan
     variants: Sequence[Straight]
-    optimizer: type[Optimizer]
+    optimizer: Callable[..., Optimizer]
 
 
 @dataclass
@@ -101,8 +102,7 @@ class Trial:
         parts = [(named[:half], {}), (named[half:], self._attributes())]
         groups = [{"params": p, **self.setting.hypers, **own} for p, own in parts if p]
         # A generated class takes its hyperparameters by name; here the groups hold them.
-        make: Callable[..., Optimizer] = self.subject.optimizer
-        return make(groups, backend=self.target)
+        return self.subject.optimizer(groups, backend=self.target)
 
     def _attributes(self) -> dict[str, Any]:
         """Every attribute other than its default."""
@@ -152,8 +152,8 @@ class Trial:
                     group_index=number,
                     index=index,
                     name=name,
-                    states=self._held(optimizer.state.get(p, {}), Instances.PARAM),
-                    shared=self._shared(group, number),
+                    states=self._held(optimizer, p),
+                    shared=self._shared(optimizer, group, number),
                     attributes=self._attributes_of(number),
                 )
                 members.append(member)
@@ -164,19 +164,22 @@ class Trial:
         declared = {each.name: each.default for each in self.subject.rule.attributes}
         return declared | (self._attributes() if group else {})
 
-    def _held(self, held: Mapping[str, Any], instances: Instances) -> dict[str, Tensor]:
-        """The states that exist, by the rule's names for them."""
+    def _held(self, optimizer: Optimizer, p: Tensor) -> dict[str, Tensor]:
+        """The values of the states that exist, by the rule's names for them."""
+        held = optimizer.state.get(p, {})
         return {
-            state.name: _exact(held[state.key])
-            for state in self.subject.rule.states
-            if state.type.instances is instances and isinstance(held.get(state.key), Tensor)
+            state.name: _exact(loaded(state, tuple(p.shape), held)[0])
+            for state in optimizer.program.states
+            if not is_shared(state) and isinstance(held.get(state.key), Tensor)
         }
 
-    def _shared(
-        self, group: Mapping[str, Any], number: int
-    ) -> dict[tuple[str, int | None], Tensor]:
-        owned = {(n, number): each for n, each in self._held(group, Instances.GROUP).items()}
-        return owned | {(n, None): each for n, each in self._held(group, Instances.RUN).items()}
+    def _shared(self, optimizer: Optimizer, group: Mapping[str, Any], number: int) -> Shared:
+        """The same of a group and of the run."""
+        return {
+            (state.name, number if state.domain == "group" else None): _exact(group[state.key])
+            for state in optimizer.program.states
+            if is_shared(state) and isinstance(group.get(state.key), Tensor)
+        }
 
 
 def _exact(tensor: Tensor) -> Tensor:

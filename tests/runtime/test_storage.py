@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 import optdsl.zoo
 from optdsl.runtime import codecs
-from optdsl.types import Storage
+from optdsl.schedule.storage import stored_as
 from optdsl.verify import DTYPES
 from optdsl.verify.settings import settings
 from optdsl.verify.trial import Subject, Trial
@@ -24,15 +24,11 @@ from tests.verify.test_trials import QUICK, subject
 BF16, FP16 = torch.bfloat16, torch.float16
 
 
-def stored(name: str, storage: dict[str, str], text: str = "") -> Subject:
+def stored(name: str, storage: str | dict[str, str], text: str = "") -> Subject:
     """A rule whose class is made with `storage`; the judge knows of it as if the rule said so."""
     plain = subject(name, text)
-    states = tuple(
-        replace(each, storage=Storage(storage[each.key])) if each.key in storage else each
-        for each in plain.rule.states
-    )
     made = partial(plain.optimizer, storage=storage)
-    return replace(plain, rule=replace(plain.rule, states=states), optimizer=made)
+    return replace(plain, rule=stored_as(plain.rule, storage), optimizer=made)
 
 
 def judged(one: Subject, target: str, dtype: torch.dtype, shapes=QUICK) -> None:
@@ -190,6 +186,20 @@ def near(ours, theirs, least: float = 0.999) -> None:
 
 
 @pytest.mark.parametrize("storage", CODED)
+@pytest.mark.parametrize("target", ["cpu", "reference"])
+def test_codes_are_as_near_as_they_can_be(target: str, storage: str) -> None:
+    """Against the float64 interpreter of the rule, each step from what the target holds."""
+    shapes = [(4096,), (4097,), (255,), (5, 1000), (300, 17), ()]
+    judged(stored("AdamW", storage), target, torch.float32, shapes)
+    judged(stored("AdamW", storage), target, torch.bfloat16, shapes[:2])
+
+
+@pytest.mark.parametrize("name", ["LAMB", "Adafactor", "SWAN", "Lion"])
+def test_codes_of_other_rules_are_so_too(name: str) -> None:
+    judged(stored(name, "int8"), "cpu", torch.float32, [(64, 80), (80, 64), (4099,)])
+
+
+@pytest.mark.parametrize("storage", CODED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_codes_are_the_same_on_each_target(storage: str, dtype: torch.dtype) -> None:
     ours, first = trained("AdamW", storage, dtype, "cpu", maximize=True)
@@ -256,13 +266,16 @@ def test_codes_and_numbers_are_loaded_either_way() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda s: s.pop("exp_avg.scale"), "lacks 'exp_avg.scale' of parameter 3 of group 0"),
+        (lambda s: s.pop("exp_avg.scale"), "parameter 3 of group 0: 'exp_avg.scale' is missing"),
         (
             lambda s: s.update({"exp_avg.scale": torch.ones(3)}),
             "'exp_avg.scale'.*not torch.float32",
         ),
         (lambda s: s.update(exp_avg=torch.zeros(9, dtype=torch.uint8)), "no codes of .4097."),
-        (lambda s: s.update(exp_avg=torch.zeros(4097)), "has 'exp_avg.scale'.*but no codes"),
+        (
+            lambda s: s.update(exp_avg=torch.zeros(4097)),
+            "but 'exp_avg' has no codes",
+        ),
         (lambda s: s.pop("exp_avg"), "has a state 'exp_avg' of parameter 3"),
     ],
 )
