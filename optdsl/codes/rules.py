@@ -339,15 +339,15 @@ row, one for the parameter), shared or of a shape of their own are stored as the
 there is little to save.
 """,
         wrong="""\
-optimizer Rows(lr = 0.1):
-    state v: [rows, 1] as int8
-    v = lerp(v, mean(g^2, axis = 1), 0.1)
+optimizer Scaled(lr = 0.1):
+    state v: [] as int8
+    v = lerp(v, mean(g^2), 0.1)
     p -= lr * g / (sqrt(v) + 1e-8)
 """,
         right="""\
-optimizer Rows(lr = 0.1):
-    state v: [rows, 1]
-    v = lerp(v, mean(g^2, axis = 1), 0.1)
+optimizer Scaled(lr = 0.1):
+    state v: []
+    v = lerp(v, mean(g^2), 0.1)
     p -= lr * g / (sqrt(v) + 1e-8)
 """,
     ),

@@ -558,3 +558,22 @@ def test_compile_and_explain_need_no_torch() -> None:
         env=os.environ | {"PYTHONPATH": root},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+# ---------------------------------------------------------------- storage
+
+
+def test_compile_takes_the_storage_of_states(tmp_path: Path, capsys) -> None:
+    assert main(["compile", "AdamW", "-o", str(tmp_path), "--storage", "exp_avg_sq=int8"]) == 0
+    text = (tmp_path / "adamw.py").read_text("utf-8")
+    assert text.count('storage="int8"') == 1
+    assert main(["compile", "AdamW", "-o", str(tmp_path), "--storage", "exp_avgsq=int8"]) == 2
+    assert "no state 'exp_avgsq'; did you mean exp_avg_sq?" in capsys.readouterr().err
+
+
+def test_verify_holds_codes_to_the_oracle(capsys) -> None:
+    options = ["--quick", "--target", "cpu", "--dtype", "float32"]
+    assert main(["verify", "Lion", *options, "--storage", "int8"]) == 0
+    assert "ok" in capsys.readouterr().out
+    assert main(["verify", "Lion", *options, "--storage", "int3"]) == 2
+    assert "no storage 'int3'" in capsys.readouterr().err
