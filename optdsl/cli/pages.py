@@ -1,6 +1,6 @@
 """`optdsl zoo pages`: the gallery as Markdown and pictures.
 
-Input: a folder. Output: zoo.md, zoo/NAME.md, and on demand zoo/paths/NAME.png.
+Input: a folder. Output: zoo.md, zoo/NAME.md, and on demand zoo/paths/NAME.png, zoo/losses/NAME.png.
 Relies on: gallery. Does not do: anything of what it writes.
 """
 
@@ -21,7 +21,7 @@ def write(options: argparse.Namespace) -> None:
     if options.pictures:
         try:  # here: pages alone need no torch
             drawing = importlib.import_module("optdsl.gallery.drawing")
-            drawing.draw(rules, folder / "zoo" / "paths")
+            drawing.draw(rules, folder / "zoo")
         except ImportError as error:
             raise Fault(f"pictures need {error.name}: pip install 'optdsl[demo]'") from None
     has_pictures = (folder / "zoo" / "paths" / "overview.png").exists()

@@ -16,8 +16,9 @@ from optdsl.diagnostics import CompileError, Sink
 from optdsl.explain import Report, explain_plan
 from optdsl.frontend.rules import lower_rule
 from optdsl.frontend.scope import shipped, shipped_index
-from optdsl.ir.nodes import Rule
+from optdsl.ir.nodes import Rule, reachable
 from optdsl.latex import formula
+from optdsl.ops import OPS, Kind
 from optdsl.syntax import ast
 
 Item = ast.Optimizer | ast.Wrapper | ast.Alias
@@ -38,6 +39,14 @@ class Shipped:
     @property
     def kind(self) -> str:
         return {ast.Wrapper: "wrapper", ast.Alias: "alias"}.get(type(self.item), "rule")
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there are pictures: of what runs without anything that a caller supplies."""
+        if self.report is None or self.rule is None or self.rule.inputs:
+            return False
+        values = reachable(value for _, value in self.rule.outputs())
+        return not any(OPS[each.op].kind is Kind.CLOSURE for each in values)
 
     @property
     def doc(self) -> str:
@@ -87,17 +96,20 @@ def find(name: str) -> Shipped | None:
 # ---------------------------------------------------------------- pages
 
 
-def page(each: Shipped, picture: str = "") -> str:
-    """The page of one rule; `picture` is the path of its sheet, from the page."""
+def page(each: Shipped, pictures: bool = False) -> str:
+    """The page of one rule, with its pictures if there are any."""
     parts = [f"# {each.name}", each.doc, _text(each)]
     if each.rule is not None:
         parts += [_formulas(each.rule), _hyperparameters(each.rule)]
     parts.append(_costs(each))
-    if picture:
-        parts.append(
-            f"![paths on three functions]({picture})\n\nThe path on Rosenbrock's, Beale's and "
-            "Rastrigin's function, at the learning rate of a sweep that ends lowest."
-        )
+    if pictures and each.drawn:
+        parts += [
+            "## Pictures\n\nAt the learning rate of a sweep that ends lowest: the path on "
+            "Rosenbrock's, Beale's and Rastrigin's function, and training losses of two small "
+            "perceptrons, on handwritten digits and on Python's source text.",
+            f"![paths on three functions](paths/{each.name}.png)",
+            f"![losses on two tasks](losses/{each.name}.png)",
+        ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -169,5 +181,4 @@ def pages(rules: list[Shipped], pictures: bool) -> Iterator[tuple[str, str]]:
     """All files as (path from the folder, text)."""
     yield "zoo.md", overview(rules, "zoo/paths/overview.png" if pictures else "")
     for each in rules:
-        has = pictures and each.report is not None
-        yield f"zoo/{each.name}.md", page(each, f"paths/{each.name}.png" if has else "")
+        yield f"zoo/{each.name}.md", page(each, pictures)

@@ -1,6 +1,6 @@
-"""Paths drawn: a sheet a rule, and one of all rules.
+"""Paths and losses drawn: sheets of a rule, and one of all rules.
 
-Input: paths. Output: PNG files. Relies on: matplotlib, an extra. Does not do: take steps.
+Input: paths, curves. Output: PNG files. Relies on: matplotlib, an extra. Does not do: take steps.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from optdsl.gallery.paths import FUNCTIONS, Function, Path
+from optdsl.gallery.training import Curve
 
 INK, WAY = "0.6", "tab:red"
 COLOURS = 32
@@ -48,6 +49,36 @@ def overview(paths: Mapping[str, Path], file: File, columns: int = 8) -> None:
         _draw(axes, FUNCTIONS[0], path)
         axes.set_title(f"{name}: {path.value:.1g}", fontsize=8)
     _save(figure, file)
+
+
+def curves(name: str, found: Mapping[str, Curve], usual: Mapping[str, Curve], file: File) -> None:
+    """One rule's losses on every task, above those of a `usual` one."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 2.6), layout="constrained")
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    for axes, (task, curve) in zip(panels, found.items(), strict=True):
+        for each, color, label in ((usual[task], INK, "AdamW"), (curve, WAY, name)):
+            axes.plot(_smooth(each.losses), color=color, linewidth=1.2, label=label)
+        rate = "" if curve.rate is None else f", lr = {curve.rate:.3g}"
+        axes.set_title(f"{task}{rate}: {curve.last:.3g} (AdamW {usual[task].last:.3g})", fontsize=9)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.set_yscale("log")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("training loss", fontsize=8)
+    panels[0].legend(fontsize=8, frameon=False)
+    _save(figure, file)
+
+
+def _smooth(losses: list[float], weight: float = 0.15) -> list[float]:
+    """An average that forgets, corrected for its start."""
+    average, total, found = 0.0, 0.0, []
+    for loss in losses:
+        average += weight * (loss - average)
+        total += weight * (1 - total)
+        found.append(average / total)
+    return found
 
 
 def _draw(axes: Any, function: Function, path: Path) -> None:

@@ -15,7 +15,8 @@ from optdsl.frontend.rules import lower_rule
 from optdsl.frontend.scope import make_scope
 from optdsl.gallery.pages import Shipped, find, page, shipped_rules
 from optdsl.gallery.paths import FUNCTIONS, Function, best_path
-from optdsl.gallery.pictures import overview, sheet
+from optdsl.gallery.pictures import curves, overview, sheet
+from optdsl.gallery.training import best_curve, tasks, train
 from optdsl.latex import formula, symbol
 from optdsl.source import Source
 
@@ -157,3 +158,28 @@ def test_a_path_goes_down_and_is_drawn(tmp_path: Path) -> None:
     overview({"AdamW": paths["Beale"]}, tmp_path / "overview.png")
     for name in ("sheet", "overview"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_tasks_are_learnt_and_drawn(tmp_path: Path) -> None:
+    found = {task.name: train(optdsl.zoo.AdamW, task, 1e-2, 30) for task in tasks()}
+    assert list(found) == ["digits", "characters"]
+    for curve in found.values():
+        assert len(curve.losses) == 30
+        assert curve.last < 0.8 * curve.losses[0]
+    curves("AdamW", found, found, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_sweep_leaves_out_what_diverges() -> None:
+    (digits, _) = tasks()
+    best = best_curve(optdsl.zoo.SGD, digits, steps=10)
+    assert math.isfinite(best.last)
+    assert best.last <= train(optdsl.zoo.SGD, digits, 1e-3, 10).last
+
+
+def test_a_run_is_the_same_each_time() -> None:
+    (digits, _) = tasks()
+    assert train(optdsl.zoo.Lion, digits, 1e-3, 5) == train(optdsl.zoo.Lion, digits, 1e-3, 5)
