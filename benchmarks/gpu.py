@@ -33,7 +33,7 @@ from torch.nn import Parameter
 import optdsl.zoo
 from optdsl.explain import explain_plan
 from tests.triton.compiling import TARGETS, compile_all
-from tests.triton.judging import faults, finish_jobs, jobs_of
+from tests.triton.judging import faults, jobs_of, runtime_jobs
 from tests.triton.sources import ZOO, plan_of
 
 Shapes = list[tuple[int, ...]]
@@ -190,7 +190,7 @@ def compile_kernels() -> Iterator[str]:
     """Compiles the kernels of all shipped rules for all targets; yields a line a target."""
     for target in TARGETS:
         jobs = [job for source in ZOO for job in jobs_of(source, target, "fp32", True)]
-        found = compile_all(jobs + finish_jobs(target))
+        found = compile_all(jobs + runtime_jobs(target))
         wrong = [text for finding in found for text in faults(finding)]
         most = max(found, key=lambda finding: finding.registers)
         yield f"{target}: {len(found)} kernels, at most {most.registers} registers" + "".join(

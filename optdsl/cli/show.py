@@ -11,7 +11,7 @@ from collections.abc import Callable
 from optdsl.cli.rules import find_target, pick
 from optdsl.cli.terminal import Fault
 from optdsl.codegen.cpu import c_source
-from optdsl.codegen.triton import triton_kernels
+from optdsl.codegen.prologue import triton_source
 from optdsl.compiler import CompiledRule, compile_rule
 from optdsl.diagnostics import Sink
 from optdsl.dumps import dump_text
@@ -38,7 +38,7 @@ examples:
 PARTS: dict[str, Callable[[CompiledRule], str]] = {
     "plan": lambda found: dump_text(found.plan),
     "cpu": lambda found: c_source(found.plan),
-    "triton": lambda found: triton_kernels(found.plan),
+    "triton": lambda found: triton_source(found.plan),
     "python": lambda found: found.text,
 }
 

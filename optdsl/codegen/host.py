@@ -110,6 +110,14 @@ class Host:
         script.add(")")
         return "\n".join(script.lines)
 
+    def inputs(self, name: str, scalars: str, columns: list[Value]) -> str:
+        """The function that gives what the prologue of `scalars` reads; the sign comes first."""
+        script = self._script(_no_name, "h", "e")
+        lines = ["    return (", "        e.g_scale,"]
+        lines += [f"        {bare(script.text(each))}," for each in columns]
+        doc = f"What `{scalars}` reads where a device works it out, besides t and steps."
+        return _function(f"{name}(h, e)", doc, "\n".join([*lines, "    )"]))
+
     def fill(self) -> str:
         script = self._script(_no_name, "name", "h", "e")
         for state in self.plan.rule.states:

@@ -18,8 +18,8 @@ from optdsl.codegen.cpu import c_source
 from optdsl.codegen.host import Host, rivals, unsupported
 from optdsl.codegen.library import Library
 from optdsl.codegen.literals import LINE_LENGTH, Call, call, layout, literal, raw, tuple_of
+from optdsl.codegen.prologue import Prologues, triton_source
 from optdsl.codegen.templates import render
-from optdsl.codegen.triton import triton_kernels
 from optdsl.frontend.signs import NONNEGATIVE, Numbers, Signs
 from optdsl.ir.nodes import InputDecl, Rule, StateDecl, Value, reachable
 from optdsl.ops import OPS, Kind
@@ -58,14 +58,7 @@ HOSTMATH = frozenset(
 SHARED = ("linalg", "order")
 """Modules of optdsl that library passes call."""
 PROGRAM_NAMES = (
-    "Input",
-    "Kernel",
-    "Library",
-    "Program",
-    "Reduction",
-    "State",
-    "Temp",
-    "Variant",
+    *("Input", "Kernel", "Library", "Program", "Prologue", "Reduction", "State", "Temp", "Variant"),
     "require",
 )
 
@@ -84,8 +77,10 @@ def python_module(
     rule = plan.rule
     check_supported(plan)
     host = Host(plan)
-    functions = [*host.texts(), *Library(plan).texts()]
-    program = layout(_program(plan, host), len("PROGRAM = "))
+    own = host.texts()
+    prologues = Prologues(plan, host)
+    functions = [*own, *prologues.functions, *Library(plan).texts()]
+    program = layout(_program(plan, host, prologues), len("PROGRAM = "))
     digest = _digest(rule)
     facts = [f"optdsl {version}, sha256 of the rule's text {digest[:16]}."]
     if command:
@@ -102,7 +97,7 @@ def python_module(
         imports=_imports(text),
         functions="\n\n\n".join(functions),
         c_source=raw(c_source(plan) if "cpu" in targets else ""),
-        triton_source=raw(triton_kernels(plan) if "triton" in targets else ""),
+        triton_source=raw(triton_source(plan, prologues) if "triton" in targets else ""),
         program=program,
         doc=_docstring(rule),
         parameters=[(_keyword(each.name), literal(each.default)) for each in rule.hypers],
@@ -189,7 +184,7 @@ def _docstring(rule: Rule) -> str:
 # ---------------------------------------------------------------- the program
 
 
-def _program(plan: Plan, host: Host) -> Call:
+def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
     rule = plan.rule
     signs = Signs(rule, Numbers(rule))
     nonnegative = [each.name for each in rule.states if signs.states[each.name] >= NONNEGATIVE]
@@ -205,13 +200,16 @@ def _program(plan: Plan, host: Host) -> Call:
         states=tuple_of([_state(each, rule.view, nonnegative) for each in rule.states]),
         slots=_pairs([(slot, str(domain)) for slot, domain in plan.slots.items()]),
         reads=f"frozenset({literal(tuple(sorted(host.reads)))})",
-        variants=tuple_of([_variant(each, host) for each in plan.variants]),
+        variants=tuple_of([_variant(each, host, prologues) for each in plan.variants]),
         decide="decide",
         check="check",
         fill="fill",
         dims="dims",
         **({"belongs": "belongs"} if rivals(plan) else {}),
         reads_gradient=literal(rule.reads_gradient),
+        **(
+            {"hosted": tuple_of([literal(e) for e in prologues.hosted])} if prologues.hosted else {}
+        ),
         c_source="C_SOURCE",
         triton_source="TRITON_SOURCE",
         source_hash=literal(_digest(rule)),
@@ -267,7 +265,7 @@ def _state(state: StateDecl, view: str, nonnegative: Collection[str]) -> Call:
     )
 
 
-def _variant(variant: Variant, host: Host) -> Call:
+def _variant(variant: Variant, host: Host, prologues: Prologues) -> Call:
     kernels = [_kernel(each) for each in variant.passes if isinstance(each, KernelPass)]
     libraries = [_library(each) for each in variant.passes if isinstance(each, LibraryPass)]
     temps = [
@@ -284,6 +282,7 @@ def _variant(variant: Variant, host: Host) -> Call:
         states=literal(variant.states),
         temps=tuple_of(temps),
         stored=literal(variant.stored),
+        prologue=prologues.call(variant),
     )
 
 

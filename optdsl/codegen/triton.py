@@ -44,19 +44,21 @@ IMPORTED = (
     *("minimum", "power", "round_even", "rounded", "sign", "sqrt", "tanh"),
 )
 FRAME = (
-    *("tasks", "pointers", "shapes", "scalars", "partials", "results", "P", "REAL", "BLOCK"),
-    *("ROWS", "ALIGNED", "task", "tensor", "lo", "n", "end", "start", "shape", "table", "out"),
-    *("i", "r", "c", "b", "mask", "tail", "in_rows", "in_cols", "rows", "cols", "numel", "batch"),
+    *("tasks", "pointers", "shapes", "scalars", "partials", "results", "live", "P", "REAL"),
+    *("BLOCK", "ROWS", "ALIGNED", "task", "tensor", "lo", "n", "end", "start", "shape", "table"),
+    *("out", "i", "r", "c", "b", "mask", "tail", "in_rows", "in_cols", "rows", "cols", "numel"),
+    "batch",
 )
 """Names of the frames, which the rule's variables may not take."""
 
 
-def triton_kernels(plan: Plan) -> str:
-    """The kernels of all variants as the text of one module: the same bytes for the same plan.
+def triton_kernels(plan: Plan, prologues: Sequence[str] = ()) -> str:
+    """The kernels of all variants, behind `prologues`, as the text of one module: the same bytes
+    for the same plan.
 
     Raises InternalError for a plan that this target cannot express.
     """
-    kernels: dict[str, str] = {}
+    kernels = {f"prologue {index}": text for index, text in enumerate(prologues)}
     for variant in plan.variants:
         for each in variant.passes:
             if isinstance(each, KernelPass):

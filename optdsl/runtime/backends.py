@@ -29,13 +29,15 @@ GPUS = ("cuda", "xpu")
 @dataclass(frozen=True)
 class Backend:
     """A target: how it wants passes cut, whether classes are split by 16-byte alignment, the codecs
-    with which it loads and saves buffers itself, and what makes the runner of a plan."""
+    with which it loads and saves buffers itself, what makes the runner of a plan, and whether plans
+    may reside on the device (see residence.py)."""
 
     name: str
     cutting: Cutting
     splits_by_alignment: bool
     able: frozenset[str]
     runner: Callable[[Program, DevicePlan, Counters], Runner]
+    resident: bool = False
 
 
 def choose_backend(name: str, device: torch.device, *, fallback: bool) -> Backend | None:
@@ -85,7 +87,12 @@ def _triton(name: str, device: torch.device, fallback: bool) -> Backend | None:
             return None
         raise RuntimeError(f"the triton backend needs triton: {error}") from None
     return Backend(
-        "triton", triton.CUTTING, triton.SPLITS_BY_ALIGNMENT, triton.ABLE, triton.TritonRunner
+        "triton",
+        triton.CUTTING,
+        triton.SPLITS_BY_ALIGNMENT,
+        triton.ABLE,
+        triton.TritonRunner,
+        resident=True,
     )
 
 

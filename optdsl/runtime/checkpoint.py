@@ -91,6 +91,34 @@ def _check_form(saved: Mapping[str, Any]) -> None:
             raise ValueError(f"group {index} of the checkpoint has no 'params'")
 
 
+def copy_in_place(
+    loaded: Loaded, table: Mapping[Tensor, dict[str, Any]], groups: Sequence[Group]
+) -> None:
+    """Copies the tensors of `loaded` into those of `table` and `groups`, and the other entries of
+    its groups. Raises ValueError, with nothing changed, where they do not correspond."""
+    pairs: list[tuple[Tensor, Tensor]] = []
+    places = [(own, loaded.states.get(p, {})) for p, own in table.items()]
+    for own, new in [*places, *zip(groups, loaded.groups, strict=True)]:
+        for key, old in own.items():
+            if not isinstance(old, Tensor):
+                continue
+            value = new.get(key)
+            value = torch.tensor(value).to(old) if isinstance(value, float) else value
+            if not isinstance(value, Tensor) or (value.shape, value.dtype) != (
+                (old.shape, old.dtype)
+            ):
+                raise ValueError(
+                    f"the checkpoint has no {key!r} to go on with where a CUDA graph holds one; "
+                    "make the optimizer anew, load, and capture again"
+                )
+            pairs.append((old, value))
+    for old, value in pairs:
+        old.detach().copy_(value)
+    for group, new in zip(groups, loaded.groups, strict=True):
+        kept = {key for key, value in group.items() if isinstance(value, Tensor)}
+        group.update({key: value for key, value in new.items() if key not in kept})
+
+
 def _groups(program: Program, groups: Sequence[Group], saved: Saved) -> list[Group]:
     """The saved entries over the present parameters; what a saved group lacks stays as it is."""
     if len(groups) != len(saved):

@@ -2,10 +2,10 @@
 
 Input: an optimizer's groups, parameters and states. Output: the step, taken. What a step costs the
 host: one scan of the gradients' addresses, one evaluation of host functions a cohort, one call a
-segment. Plans are kept by the vector of the cohorts' variants and made anew only when a tensor
-moved, a state was replaced, or another set of parameters has gradients.
+segment. Where the device alone knows t, or whether the step happens (residence.py), the host
+evaluates nothing.
 
-Relies on: cohorts.py, groups.py, gradients.py, stages.py and the targets. Does not do: torch's
+Relies on: cohorts.py, groups.py, gradients.py, plans.py and the targets. Does not do: torch's
 interface (optimizer.py), checkpoints.
 """
 
@@ -16,28 +16,30 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from optdsl.runtime.backends import Backend, check_compiled, choose_backend
-from optdsl.runtime.buffers import Arena
+from optdsl.runtime.checkpoint import Loaded
 from optdsl.runtime.cohorts import Cohort, Member, make_cohorts, split_cohorts
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.gradients import Gradients, Scanner, unscaling
 from optdsl.runtime.groups import check_static, make_members, plain_hypers, static_values
-from optdsl.runtime.holdings import Group, Holdings, describe, is_shared
+from optdsl.runtime.holdings import Group, Holdings, describe
 from optdsl.runtime.matching import STEPS
+from optdsl.runtime.plans import INACTIVE, Plans, check_shared, set_addresses
 from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter, reference_step
-from optdsl.runtime.stages import DevicePlan, Order, StepClass, plan_device
+from optdsl.runtime.residence import (
+    Residents,
+    capturing,
+    check_active,
+    check_capture,
+    forbid,
+)
+from optdsl.runtime.stages import DevicePlan, Order, StepClass
 from optdsl.runtime.state import Changes, ParameterState, StateTable
-from optdsl.runtime.storage import Choice, compute_dtype
-
-KEPT_PLANS = 16
-"""Vectors of variants whose plans are kept; `every k` alternates between two."""
-
-INACTIVE = -1
+from optdsl.runtime.storage import Choice
 
 Static = tuple[tuple[str, Any], ...]
 """The entries of a group that may not change, with the values that they had at first."""
@@ -69,15 +71,17 @@ class Engine:
         self._states = {state.name: state for state in program.states}
         self._born = [frozenset(variant.states) for variant in program.variants]
         self._changes = Changes(self._write_counts)
-        self._arenas: dict[torch.device, Arena] = {}
-        self._plans: dict[tuple[int, ...], list[DevicePlan]] = {}
+        self._plans = Plans(program, self.counters)
         self._cohorts: list[Cohort] = []
+        self._residents = Residents(program)
+        self._on_gpu = torch.cuda.is_available()
         self.forget()
 
     # ---------------------------------------------------------------- what others may ask
 
     def forget(self) -> None:
         """Drops all that was learnt of parameters and states; the next step looks anew."""
+        self._settle()
         self._write_counts()
         self._seen_changes = -1
         self._owned: list[ParameterState] = []
@@ -90,6 +94,7 @@ class Engine:
         self._scanner = Scanner([], self.program.reads_gradient)
         self._holdings = Holdings(self.program, self._states, {}, [], self.choice)
         self._plans.clear()
+        self._may_reside = False
 
     def record(self, group: Group) -> None:
         """Notes the static entries of a group that was added."""
@@ -97,6 +102,8 @@ class Engine:
 
     def _write_counts(self) -> None:
         """Writes the numbers of updates, which cohorts have, to the parameters' own dicts."""
+        if self._residents.plans:
+            self._residents.read(self.owner.param_groups)
         for cohort in self._cohorts:
             for member in cohort.members:
                 own = self._owned[member.index]
@@ -112,37 +119,134 @@ class Engine:
         inputs: Mapping[str, Any] | None = None,
     ) -> None:
         """One step of all parameters that have a gradient (or, where the rule reads none, require
-        one). `inputs` are what the rule declares as
-        such. Gradients are divided by `scale`; where `found_inf` is not 0, nothing is done at all.
-        Raises ValueError or RuntimeError for what a step cannot take, before it changes
-        anything."""
-        if found_inf is not None and float(found_inf):
-            self.counters.skipped += 1
-            return
+        one). `inputs` are what the rule declares as such. Gradients are divided by `scale`; where
+        `found_inf` is not 0, nothing is done at all. Raises ValueError or RuntimeError for what a
+        step cannot take, before it changes anything."""
         groups = self.owner.param_groups
+        graph = self._on_gpu and capturing()
         if self._stale(groups):
+            forbid(self.program, graph, "it is the first one with these parameters and states")
             self._look(groups)
         for group, recorded in self._statics:
             if recorded:
                 check_static(self.program, group, recorded)
         hypers = [plain_hypers(group, self._names) for group in groups]
+        resident = self._may_reside and self._residents.wanted(
+            groups, hypers, self._backends, found_inf
+        )
+        if graph:
+            check_capture(self.program, groups, resident=resident)
         self.counters.scans += 1
         gradients = self._scanner.scan()
+        if graph:
+            members = [member for cohort in self._cohorts for member in cohort.members]
+            check_active(self.program, members, gradients.active)
         if gradients.active is not self._active and gradients.active != self._active:
+            forbid(self.program, graph, "other parameters took part in the last one")
+            self._settle()
             self._split(gradients.active)
-        decisions = self._decide(groups, hypers, 1.0 if scale is None else unscaling(scale))
-        if self.program.inputs or inputs:
-            self._holdings.inputs.take(inputs, self._reading(decisions, hypers))
+        plans: list[DevicePlan] = []
+        if resident:
+            decisions = self._decide(groups, hypers, 1.0)
+            # What a step creates exists only if it happens, which the host must know then.
+            if self._all_born(decisions):
+                plans = self._find(decisions, hypers, gradients, graph=graph)
+        if plans and not any(each.buffers.packing.hosted for p in plans for each in p.classes):
+            self._step_device(decisions, plans, gradients, scale, found_inf, graph=graph)
+        else:
+            forbid(self.program, graph, "it creates states, or rounds what is stored in few bits")
+            self._settle()
+            if found_inf is not None and float(found_inf):
+                self.counters.skipped += 1
+                return
+            decisions = self._decide(groups, hypers, 1.0 if scale is None else unscaling(scale))
+            if self.program.inputs or inputs:
+                self._holdings.inputs.take(inputs, self._reading(decisions, hypers))
+            self._step_host(decisions, hypers, gradients)
+            self._advance(groups, decisions)
+        self.counters.steps += 1
+
+    def _step_host(
+        self,
+        decisions: tuple[int, ...],
+        hypers: Sequence[Mapping[str, Any]],
+        gradients: Gradients,
+    ) -> None:
+        """A step whose numbers the host works out."""
         if None in self._backends.values():
             self._run_reference(decisions, hypers, gradients)
-        else:
-            plans = self._plans.get(decisions)
-            if plans is None or not all(_fits(plan, gradients) for plan in plans):
-                plans = self._make_plans(decisions, hypers, gradients)
-            for plan in plans:
-                self._run(plan, hypers, gradients)
-        self._advance(groups, decisions)
-        self.counters.steps += 1
+            return
+        for plan in self._find(decisions, hypers, gradients):
+            assert plan.runner is not None
+            addresses = set_addresses(plan, gradients)
+            for each in plan.classes:
+                self._write_scalars(each, hypers)
+            plan.runner.begin(addresses=addresses)
+            self._run(plan, gradients)
+
+    def _step_device(
+        self,
+        decisions: tuple[int, ...],
+        plans: list[DevicePlan],
+        gradients: Gradients,
+        scale: Tensor | None,
+        found_inf: Tensor | None,
+        *,
+        graph: bool,
+    ) -> None:
+        """A step whose numbers the device works out, from the counts that it keeps."""
+        groups = self.owner.param_groups
+        if self._residents.plans is not plans:
+            forbid(self.program, graph, "the last one ran other passes, or on the host's numbers")
+            self._settle()
+            pairs = zip(self._cohorts, decisions, strict=True)
+            self._residents.enter(plans, groups, [c for c, v in pairs if v != INACTIVE])
+        for plan in plans:
+            assert plan.runner is not None
+            tables = self._residents.of(plan)
+            if not graph:
+                tables.sync(groups)
+            elif tables.stale(groups):
+                raise RuntimeError(
+                    f"{self.program.name}: a hyperparameter changed since the last step; call "
+                    "sync_hypers() before the capture"
+                )
+            tables.prepare(groups, scale, found_inf)
+            addresses = set_addresses(plan, gradients)
+            plan.runner.begin_resident(tables.prologues, addresses=addresses, capturing=graph)
+            self._run(plan, gradients)
+            if graph:
+                plan.addresses = b""  # they stand in the graph, not yet in the table
+        if graph:
+            self._residents.keep(plans, self._plans.memory())
+
+    def _settle(self) -> None:
+        """Makes the host the one who counts."""
+        if not self._residents.plans:
+            return
+        self._residents.read(self.owner.param_groups)
+        for plan in self._residents.plans:
+            assert plan.runner is not None
+            plan.runner.end_residence()
+        self._residents.plans = []
+
+    def _all_born(self, decisions: tuple[int, ...]) -> bool:
+        pairs = zip(self._cohorts, decisions, strict=True)
+        return all(v == INACTIVE or self._born[v] <= cohort.e.born for cohort, v in pairs)
+
+    def sync_hypers(self) -> None:
+        """Uploads hyperparameters that changed, for steps of a graph."""
+        self._residents.sync(self.owner.param_groups)
+
+    def load_in_place(self, loaded: Loaded) -> bool:
+        """Takes over a checkpoint without a new tensor, where a graph holds the present ones; else
+        returns False. Raises ValueError, with nothing changed, where that cannot be."""
+        if not self._residents.captured:
+            return False
+        self._settle()
+        cohorts = [] if self._stale(self.owner.param_groups) else self._cohorts
+        self._residents.load(loaded, self.owner.state, self.owner.param_groups, cohorts)
+        return True
 
     def _stale(self, groups: Sequence[Group]) -> bool:
         """Whether parameters or states are others than were seen, or lie elsewhere."""
@@ -189,7 +293,10 @@ class Engine:
             backend = choose_backend(self.backend, device, fallback=fallback)
             check_compiled(self.program, backend)
             self._backends[device] = backend
-        self._check_shared()
+        backends = self._backends.values()
+        self._on_gpu = any(device.type == "cuda" for device in self._backends)
+        self._may_reside = not self.program.hosted and all(b and b.resident for b in backends)
+        check_shared(self.program, self._params)
         # Reading the table makes the dicts that states will lie in.
         self._owned = [self.owner.state[p] for p in self._params]
         for own in self._owned:
@@ -200,22 +307,6 @@ class Engine:
         born = [self._holdings.existing(member) for member in members]
         self._cohorts = make_cohorts(self.program, members, counts, born)
         self._seen_changes = self._changes.count
-
-    def _check_shared(self) -> None:
-        """What is one for several parameters lies on one device, in one dtype."""
-        states = [state.key for state in self.program.states if is_shared(state)]
-        if states and len({compute_dtype(p.dtype) for p in self._params}) > 1:
-            raise ValueError(
-                f"{self.program.name}: state {states[0]!r} is one for several parameters, of which "
-                "some are float64 and others are not; that is not supported yet"
-            )
-        shared = states or any(domain in ("group", "all") for _, domain in self.program.slots)
-        if shared and len(self._backends) > 1:
-            devices = ", ".join(map(str, self._backends))
-            raise ValueError(
-                f"{self.program.name} has numbers over several parameters, which lie on {devices}; "
-                "that is not supported yet"
-            )
 
     def _split(self, active: list[bool]) -> None:
         """Splits cohorts of which only a part takes part."""
@@ -256,80 +347,45 @@ class Engine:
                 sizes = self._holdings.sizes(member, hypers[cohort.group_index], cohort.e)
                 yield member, sizes, names
 
-    # ---------------------------------------------------------------- plans
+    # ---------------------------------------------------------------- running
 
-    def _make_plans(
+    def _find(
         self,
         decisions: tuple[int, ...],
         hypers: Sequence[Mapping[str, Any]],
         gradients: Gradients,
+        *,
+        graph: bool = False,
     ) -> list[DevicePlan]:
-        """The plans of all devices for `decisions`, kept for the next time."""
-        self.counters.plans += 1
-        orders = [
-            Order(cohort, variant, hypers[cohort.group_index])
-            for cohort, variant in zip(self._cohorts, decisions, strict=True)
-            if variant != INACTIVE
-        ]
-        before = {device: arena.generation for device, arena in self._arenas.items()}
-        try:
-            found = [self._plan(device, orders, hypers, gradients) for device in self._backends]
-        except BaseException:
-            self._holdings.drop()
-            raise
-        plans = [plan for plan in found if plan is not None]
-        self._holdings.commit()
-        if any(self._arenas[device].generation != count for device, count in before.items()):
-            self._plans.clear()  # their temps are gone
-        self._plans.pop(decisions, None)
-        while len(self._plans) >= KEPT_PLANS:
-            self._plans.pop(next(iter(self._plans)))
-        self._plans[decisions] = plans
+        """The plans of all devices for `decisions`, kept ones where they fit."""
+        plans = self._plans.kept(decisions, gradients)
+        if plans is None:
+            forbid(self.program, graph, "the last one ran other passes, or on other gradients")
+            orders = [
+                Order(cohort, variant, hypers[cohort.group_index])
+                for cohort, variant in zip(self._cohorts, decisions, strict=True)
+                if variant != INACTIVE
+            ]
+            args = decisions, orders, hypers, gradients
+            plans = self._plans.make(*args, self._backends, self._holdings)
         return plans
 
-    def _plan(
-        self,
-        device: torch.device,
-        orders: Sequence[Order],
-        hypers: Sequence[Mapping[str, Any]],
-        gradients: Gradients,
-    ) -> DevicePlan | None:
-        backend = self._backends[device]
-        assert backend is not None
-        arena = self._arenas.setdefault(device, Arena(device))
-        even = None
-        if backend.splits_by_alignment:
-            even = (gradients.addresses % 16 == 0).tolist()
-        plan = plan_device(
-            self.program,
-            device,
-            orders,
-            self._holdings,
-            arena,
-            backend.cutting,
-            even,
-            backend.able,
-        )
-        if plan is not None:
-            _shape_scalars(plan, hypers)
-            plan.runner = backend.runner(self.program, plan, self.counters)
-        return plan
+    def _write_scalars(self, step_class: StepClass, hypers: Sequence[Mapping[str, Any]]) -> None:
+        """Writes this step's numbers."""
+        table, scalars = step_class.table, step_class.table.variant.scalars
+        if table.scalars.shape[1]:
+            for row, cohort in enumerate(step_class.cohorts):
+                table.scalars[row] = scalars(hypers[cohort.group_index], cohort.e)
+            self.counters.rows += len(step_class.cohorts)
+        step_class.buffers.draw()
 
-    # ---------------------------------------------------------------- running
-
-    def _run(
-        self, plan: DevicePlan, hypers: Sequence[Mapping[str, Any]], gradients: Gradients
-    ) -> None:
-        """Runs a plan with the numbers and gradients of this step."""
+    def _run(self, plan: DevicePlan, gradients: Gradients) -> None:
+        """Runs a plan whose tables are written."""
         runner = plan.runner
         assert runner is not None
-        places = gradients.addresses.tobytes()
-        addresses, plan.addresses = places != plan.addresses, places
         for each in plan.classes:
-            self._write(each, hypers, gradients if addresses else None)
             each.buffers.gradients = gradients.tensors
             self.counters.unpacked += each.buffers.packing.load()
-        runner.begin(addresses=addresses)
         for segment in plan.segments:
             runner.run(segment.first, segment.last)
             for batch in segment.batches:
@@ -340,23 +396,6 @@ class Engine:
             each.buffers.packing.save()
         # Kernels write by address: autograd is told, so that it refuses a stale graph as ever.
         torch.autograd.graph.increment_version(plan.written)
-
-    def _write(
-        self,
-        step_class: StepClass,
-        hypers: Sequence[Mapping[str, Any]],
-        gradients: Gradients | None,
-    ) -> None:
-        """Writes this step's scalars, and addresses of gradients where they changed."""
-        table, scalars = step_class.table, step_class.table.variant.scalars
-        if table.scalars.shape[1]:
-            for row, cohort in enumerate(step_class.cohorts):
-                table.scalars[row] = scalars(hypers[cohort.group_index], cohort.e)
-            self.counters.rows += len(step_class.cohorts)
-        step_class.buffers.draw()
-        if gradients is not None and step_class.gradient is not None:
-            indices = step_class.indices
-            table.pointers[: len(indices), step_class.gradient] = gradients.addresses[indices]
 
     def _run_reference(
         self,
@@ -402,20 +441,3 @@ class Engine:
 
 def _flat(groups: Sequence[Group]) -> list[Tensor]:
     return list(itertools.chain.from_iterable([group["params"] for group in groups]))
-
-
-def _shape_scalars(plan: DevicePlan, hypers: Sequence[Mapping[str, Any]]) -> None:
-    """Gives the scalar tables their width, which only their function knows."""
-    for each in plan.classes:
-        function = each.table.variant.scalars
-        rows = [function(hypers[cohort.group_index], cohort.e) for cohort in each.cohorts]
-        each.table.scalars = np.array(rows, np.float64).reshape(len(rows), -1)
-
-
-def _fits(plan: DevicePlan, gradients: Gradients) -> bool:
-    """Whether gradients that a plan takes as lying on 16 bytes still do."""
-    return not any(
-        each.aligned and np.bitwise_or.reduce(gradients.addresses[each.indices]) % 16
-        for each in plan.classes
-        if each.gradient is not None
-    )

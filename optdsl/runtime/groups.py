@@ -20,7 +20,7 @@ from optdsl.runtime.program import Program
 from optdsl.runtime.state import PARAMETER_DTYPES
 
 PLAIN = frozenset((float, int, bool, str, type(None)))
-UNSUPPORTED = ("capturable", "differentiable")
+UNSUPPORTED = ("differentiable",)
 """torch's options that ask for something that is not there yet."""
 
 
@@ -42,8 +42,21 @@ def plain_hypers(group: Mapping[str, Any], names: Sequence[str]) -> Mapping[str,
         if type(value) not in PLAIN and not (
             type(value) is tuple and PLAIN.issuperset(map(type, value))
         ):
-            return {each: plain(group[each]) for each in names} | {"seed": group.get("seed", 0)}
+            return _Read(group)
     return group
+
+
+class _Read(dict[str, Any]):
+    """Hyperparameters as numbers, each read when it is asked for: one that is a tensor on a device
+    makes the host wait."""
+
+    def __init__(self, group: Mapping[str, Any]) -> None:
+        super().__init__(seed=group.get("seed", 0))
+        self._group = group
+
+    def __missing__(self, name: str) -> Any:
+        value = self[name] = plain(self._group[name])
+        return value
 
 
 def check_hypers(program: Program, group: Mapping[str, Any]) -> None:

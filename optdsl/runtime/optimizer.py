@@ -41,6 +41,7 @@ from optdsl.runtime.groups import (
 )
 from optdsl.runtime.program import TABLE_VERSION, Program
 from optdsl.runtime.reference import Interpreter
+from optdsl.runtime.residence import check_capturable
 from optdsl.runtime.state import plain_table
 from optdsl.runtime.storage import Choice, check_exempt, check_halves, choose, choose_rounding
 
@@ -101,8 +102,7 @@ class Optimizer(torch.optim.Optimizer):
             if name not in declared:
                 known = ", ".join(declared) or "none"
                 raise ValueError(f"{self.program.name} has no attribute {name!r}; it has: {known}")
-        options = {"capturable": capturable, "differentiable": differentiable}
-        check_options(self.program, options)
+        check_options(self.program, {"differentiable": differentiable})
         self._backend = backend
         parameters = choose_rounding(rounding, master, compensation)
         self._choice = choose(self.program, storage, storage_exempt, parameters)
@@ -110,6 +110,8 @@ class Optimizer(torch.optim.Optimizer):
         defaults = {**hypers, **declared, **(attributes or {}), "maximize": maximize}
         if seed is not None:
             defaults["seed"] = seed
+        if capturable:
+            defaults["capturable"] = True
         super().__init__(params, defaults)
         check_found(self.program, attributes or {}, self.param_groups)
         check_exempt(self.program, self._choice, self.param_groups)
@@ -132,6 +134,7 @@ class Optimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         try:
             check_options(self.program, group)
+            check_capturable(self.program, group, self._backend)
             check_parameters(self.program, group)
             check_halves(self.program, self._choice, group["params"])
             normalize_attributes(self.program, group, given)
@@ -188,6 +191,13 @@ class Optimizer(torch.optim.Optimizer):
 
     _watched_step = torch.optim.Optimizer.profile_hook_step(_step)
 
+    def sync_hypers(self) -> None:
+        """Writes hyperparameters that changed in `param_groups` to the device, where the steps of a
+        captured CUDA graph read them. Needed between replays alone: `step` does it itself, and a
+        hyperparameter that is a tensor on the device is read there. Without a graph it does
+        nothing."""
+        self._engine.sync_hypers()
+
     def state_dict(self) -> dict[str, Any]:
         """The checkpoint, in torch's layout and with torch's keys where torch has the rule. Its
         tensors are the optimizer's own, as torch's are; the next step changes them."""
@@ -203,15 +213,17 @@ class Optimizer(torch.optim.Optimizer):
         Tensors are copied and keep the dtype that states have here. Where both sides have the same
         names (`model.named_parameters()`), each parameter gets the states saved under its name,
         in whatever order and groups they come; without names, or with none in common, by place.
+        Where a CUDA graph was made of a step, the tensors that it holds are written, and its t.
         Raises ValueError, with nothing changed, where the checkpoint does not fit.
         """
         state_dict = state_dict.copy()
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
         loaded = checkpoint.read(self.program, self.param_groups, self._choice, state_dict)
-        self.param_groups = loaded.groups
-        self.state = defaultdict(dict, loaded.states)
-        self._engine.forget()
+        if not self._engine.load_in_place(loaded):
+            self.param_groups = loaded.groups
+            self.state = defaultdict(dict, loaded.states)
+            self._engine.forget()
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 

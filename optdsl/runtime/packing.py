@@ -63,6 +63,12 @@ class Packing:
         self.writes = frozenset(name for each in passes for name in each.writes)
         self.random = False
 
+    @property
+    def hosted(self) -> bool:
+        """Whether a step that only the device knows of would not do: random roundings take t from
+        the host, and what is packed again was rounded again, though nothing stepped."""
+        return self.random or bool(self.by_task) or any(not e.codec.plain for e in self._unpacked)
+
     def place(self, name: str, position: int, codec: Codec, parts: Parts) -> Tensor:
         """What kernels and library passes find of one member's buffer `name`."""
         own = parts[0]

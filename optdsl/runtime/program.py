@@ -39,7 +39,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 """Changes with the layout of the tables; generated code and runtime must agree."""
 
 
@@ -120,6 +120,17 @@ class Library:
 
 
 @dataclass(frozen=True)
+class Prologue:
+    """What works out a variant's scalar rows on the device, where t is. `kernel` names the Triton
+    kernel; `inputs(h, e)` gives the numbers it reads; `hypers` says which of them are
+    hyperparameters: (position, name, which items of a tuple)."""
+
+    kernel: str
+    inputs: Callable[[Any, Any], tuple[float, ...]]
+    hypers: tuple[tuple[int, str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
 class Variant:
     """`scalars(h, e)` gives the scalar row of a group `h` and an environment `e`. One of its
     numbers is `e.g_scale`, by which kernels multiply each gradient that they load. `stored` names
@@ -132,6 +143,7 @@ class Variant:
     states: tuple[str, ...]
     temps: tuple[Temp, ...] = ()
     stored: tuple[str, ...] = ()
+    prologue: Prologue | None = None
 
 
 def always(name: str, h: Any, e: Any) -> bool:
@@ -148,7 +160,8 @@ class Program:
     `reads` names what host functions read of `e` besides h: some of t, steps, rows, cols, short,
     long, numel, ndim, batch, name, first, attributes; parameters that differ in one of them have
     scalar rows of their own. `slots` gives the result layout: (slot, domain) of every reduction
-    that crosses a stage.
+    that crosses a stage. `hosted` says for which statements, if any, the host must know t in each
+    step; then no variant has a prologue.
     """
 
     name: str
@@ -168,6 +181,7 @@ class Program:
     dims: Callable[[Any, Any], dict[str, int]]
     reads_gradient: bool = True
     belongs: Callable[[str, Any, Any], bool] = always
+    hosted: tuple[str, ...] = ()
     c_source: str = ""
     triton_source: str = ""
     source_hash: str = ""

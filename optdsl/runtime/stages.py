@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -88,6 +88,15 @@ class DevicePlan:
         return sum(len(stage.launches) for stage in self.stages)
 
 
+class PrologueCall(NamedTuple):
+    """The kernel that works out the scalar rows of a class, its programs and its tables: counts,
+    inputs and gate (see residence.py)."""
+
+    kernel: str
+    programs: int
+    tables: tuple[Tensor, Tensor, Tensor]
+
+
 class Runner(Protocol):
     """A target's side of one plan. `results` is the flat table of finished reductions, float64, on
     the plan's device."""
@@ -96,6 +105,15 @@ class Runner(Protocol):
 
     def begin(self, *, addresses: bool) -> None:
         """Starts a step: scalars were written, addresses of gradients too where that is said."""
+
+    def begin_resident(
+        self, prologues: Sequence[PrologueCall], *, addresses: bool, capturing: bool
+    ) -> None:
+        """Starts a step whose scalars the device works out, by a prologue for each class. While
+        `capturing`, the addresses become part of the graph."""
+
+    def end_residence(self) -> None:
+        """The host writes scalars again from now on."""
 
     def run(self, first: int, last: int) -> None:
         """Runs stages [first, last), each with both levels of its finish."""

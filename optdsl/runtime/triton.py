@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import linecache
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -29,10 +29,11 @@ from triton import knobs
 
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.program import Kernel, Program
-from optdsl.runtime.stages import DevicePlan, StepClass
+from optdsl.runtime.stages import DevicePlan, PrologueCall, StepClass
 from optdsl.runtime.storage import compute_dtype
 from optdsl.runtime.tables import Cutting, Ints, Launch, StageTable
 from optdsl.runtime.triton_finish import finish
+from optdsl.runtime.triton_place import place
 
 BLOCK = 2048 if torch.version.hip else 1024
 """Elements of a flat task with four operands or more: 4 a lane of 8 warps (AMD's have 64 lanes), a
@@ -78,6 +79,7 @@ ELEMENT = {
 }
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 """A fused multiply-add stands where the kernel's text has one, and nowhere else."""
+PROLOGUE = {**OPTIONS, "num_warps": 1}
 
 
 def options_of(types: Iterable[tl.dtype], operands: int, *, hip: bool) -> dict[str, Any]:
@@ -141,6 +143,8 @@ class TritonRunner:
         self._partials = self._floats(plan.partials)
         self.results = self._floats(plan.results)
         self._moving = _Moving(plan)
+        self._live = torch.ones(1, dtype=torch.int64, device=plan.device)
+        self._shared = self._partials, self.results, self._live
         self._stages = [self._prepare(stage) for stage in plan.stages]
 
     def _floats(self, count: int) -> Tensor:
@@ -149,6 +153,35 @@ class TritonRunner:
     def begin(self, *, addresses: bool) -> None:
         """Uploads this step's scalars, and the addresses where they changed."""
         self._moving.upload(addresses)
+
+    def begin_resident(
+        self, prologues: Sequence[PrologueCall], *, addresses: bool, capturing: bool
+    ) -> None:
+        """Runs the prologues. While a graph is captured, addresses travel in a kernel's arguments,
+        which the graph keeps: a copy would read the host's memory again in each replay."""
+        with _device(self._plan.device):
+            if capturing:
+                self._place()
+            elif addresses:
+                self._moving.upload(addresses, scalars=False)
+            for owner, each in zip(self._plan.classes, prologues, strict=True):
+                scalars = self._moving.tables[id(owner.table)][2]
+                function = getattr(self._kernels, each.kernel)
+                function[(each.programs,)](*each.tables, self._live, scalars, **PROLOGUE)
+            self._counters.launches += len(prologues)
+
+    def end_residence(self) -> None:
+        """The last step on the device may have been skipped."""
+        self._live.fill_(1)
+
+    def _place(self) -> None:
+        for owner in self._plan.classes:
+            if owner.gradient is not None:
+                pointers, columns = self._moving.tables[id(owner.table)][0], owner.table.pointers
+                addresses = columns[: len(owner.members), owner.gradient].tolist()
+                self._counters.launches += place(
+                    pointers, owner.gradient, columns.shape[1], addresses
+                )
 
     def run(self, first: int, last: int) -> None:
         """Runs stages [first, last) on the current stream."""
@@ -178,9 +211,7 @@ class TritonRunner:
             for tasks, tile in _tiles(owner, launch):
                 tables = (self._upload(tasks), pointers, shapes, scalars)
                 constants = {**types, **tile, **options}
-                calls.append(
-                    _Call(function, len(tasks), (*tables, self._partials, self.results), constants)
-                )
+                calls.append(_Call(function, len(tasks), (*tables, *self._shared), constants))
         levels = (stage.finish, self._partials), (stage.finish_shared, self.results)
         for records, source in levels:
             for part, blocks in _widths(records):
@@ -217,16 +248,17 @@ class _Moving:
             for index, table in enumerate(own)
         }
 
-    def upload(self, addresses: bool) -> None:
+    def upload(self, addresses: bool, *, scalars: bool = True) -> None:
         count = len(self._arrays) if addresses else self._scalars
-        end = self._starts[count]
+        begin = 0 if scalars else self._scalars
+        offset, end = self._starts[begin], self._starts[count]
         # Pinned memory comes from torch's pool, which waits until the copy has read it.
         pinned = self._block.device.type != "cpu"
-        staging = torch.empty(end, dtype=torch.int64, pin_memory=pinned)
+        staging = torch.empty(end - offset, dtype=torch.int64, pin_memory=pinned)
         host = staging.numpy()
-        for start, array in zip(self._starts, self._arrays[:count], strict=False):
-            host[start : start + array.size] = array.reshape(-1).view(np.int64)
-        self._block[:end].copy_(staging, non_blocking=True)
+        for start, array in zip(self._starts[begin:], self._arrays[begin:count], strict=False):
+            host[start - offset : start - offset + array.size] = array.reshape(-1).view(np.int64)
+        self._block[offset:end].copy_(staging, non_blocking=True)
 
 
 def _device(device: torch.device) -> AbstractContextManager[Any]:

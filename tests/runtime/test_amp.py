@@ -16,9 +16,12 @@ from torch.nn import Parameter
 
 import optdsl
 import optdsl.zoo
-from tests.rules import shipped_plans
+from tests.rules import CORE, shipped_plans
 
-RULES = sorted(shipped_plans())
+RULES = [
+    pytest.param(name, marks=() if name in CORE else pytest.mark.slow)
+    for name in sorted(shipped_plans())
+]
 SHAPES = [(6, 4), (5,), (3, 4, 2), (), (40, 3), (0, 2)]
 # They divide by the deviation of a row, which of a vector is nothing.
 MATRICES = [(6, 4), (8, 8), (40, 3)]
@@ -40,6 +43,10 @@ def parameters(name: str, dtype: torch.dtype = torch.float32) -> list[Parameter]
     generator = torch.Generator().manual_seed(0)
     shapes = MATRICES if name in OF_MATRICES else SHAPES
     return [Parameter(torch.randn(s, generator=generator).to(dtype)) for s in shapes]
+
+
+def named(params: list[Parameter]) -> list[tuple[str, Parameter]]:
+    return [(f"layer{index}.weight", p) for index, p in enumerate(params)]
 
 
 def slopes(params: list[Parameter], step: int) -> list[Tensor]:
@@ -77,7 +84,8 @@ def same(one: Any, two: Any) -> bool:
 
 def scaled_run(make: Any, params: list[Parameter], *, unscale: bool = False) -> Any:
     """Five steps, and one that overflows; the scale changes on the way."""
-    optimizer, scaler = make(params), GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+    optimizer = make(named(params))
+    scaler = GradScaler("cpu", init_scale=1024.0, growth_interval=2)
     for step in range(6):
         before = content(optimizer, params)
         backward(params, step, scaler, broken=step == OVERFLOW)
@@ -95,7 +103,7 @@ def scaled_run(make: Any, params: list[Parameter], *, unscale: bool = False) -> 
 
 def plain_run(make: Any, params: list[Parameter]) -> Any:
     """The same without a scaler, and without the step that overflows."""
-    optimizer = make(params)
+    optimizer = make(named(params))
     for step in range(6):
         if step != OVERFLOW:
             for p, c in zip(params, slopes(params, step), strict=True):

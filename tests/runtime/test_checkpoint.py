@@ -260,7 +260,7 @@ def spoil_rate(checkpoint):
 
 
 def spoil_option(checkpoint):
-    checkpoint["param_groups"][0]["capturable"] = True
+    checkpoint["param_groups"][0]["differentiable"] = True
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def spoil_option(checkpoint):
         (spoil_groups, r"has 2 parameter groups, this optimizer has 1"),
         (spoil_sizes, r"group 0 of the checkpoint has 2 parameters, this optimizer's has 3"),
         (spoil_rate, r"lr >= 0 does not hold"),
-        (spoil_option, r"capturable=True is not supported"),
+        (spoil_option, r"differentiable=True is not supported"),
     ],
 )
 def test_a_refused_checkpoint_changes_nothing(spoil, message):

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from optdsl.codegen.triton import triton_kernels
+from optdsl.codegen.prologue import triton_source
 from optdsl.types import Storage
 from tests.triton.sources import plan_of
 
@@ -30,9 +30,10 @@ TARGETS = {
     "gfx942": ("hip", "gfx942", 64),
 }
 RUNTIME = "optdsl.runtime.triton_finish"
-"""The source of the kernel that no plan has."""
+"""The source of the kernel that finishes reductions."""
 CODECS = "tests.triton.codec_kernels"
-WRITTEN = (RUNTIME, CODECS)
+PLACE = "optdsl.runtime.triton_place"
+WRITTEN = (RUNTIME, CODECS, PLACE)
 """Modules of kernels; every other source is a plan's."""
 
 DTYPES = {"bf16": ("bfloat16", 2), "fp16": ("float16", 2), "fp32": ("float32", 4)}
@@ -101,13 +102,18 @@ def compile_one(job: Job, function: Any) -> Finding:
 
     from optdsl.runtime.triton import OPTIONS, options_of
 
-    pointers = dict.fromkeys(("tasks", "pointers", "shapes", "records"), "*i64")
+    pointers = dict.fromkeys(("tasks", "pointers", "shapes", "records", "live"), "*i64")
     pointers |= dict.fromkeys(("scalars", "partials", "results", "source"), "*fp64")
+    pointers |= dict.fromkeys(("counts", "inputs", "gate"), "*fp64")
+    pointers |= {"table": "*i64"}
     pointers = {name: pointers[name] for name in function.arg_names if name in pointers}
+    numbers = dict.fromkeys(("first", "last", "column"), "i32") | dict.fromkeys("abcdefgh", "i64")
+    numbers = {name: numbers[name] for name in function.arg_names if name in numbers}
     constants: dict[str, Any] = {
         "P": getattr(tl, DTYPES[job.dtype][0]),
         "REAL": tl.float64 if job.dtype == "fp64" else tl.float32,
         "ALIGNED": job.aligned,
+        "K": 4,
     }
     own = constants["P"], constants["REAL"]
     constants |= {name: own[1] for name in function.arg_names if name.endswith("_type")}
@@ -115,17 +121,17 @@ def compile_one(job: Job, function: Any) -> Finding:
     tiles = ("COUNT", "WIDTH") if job.source == RUNTIME else ("ROWS", "BLOCK")
     constants |= dict(zip(tiles[-len(job.tile) :], job.tile, strict=True))
     constants = {name: constants[name] for name in function.arg_names if name in constants}
-    names = [*pointers, *constants]
+    names = [*pointers, *numbers, *constants]
     source = ASTSource(
         fn=function,
-        signature={**pointers, **dict.fromkeys(constants, "constexpr")},
+        signature={**pointers, **numbers, **dict.fromkeys(constants, "constexpr")},
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={(index,): [["tt.divisibility", 16]] for index in range(len(pointers))},
     )
     target = GPUTarget(*TARGETS[job.target])
     types = {v for k, v in constants.items() if isinstance(v, tl.dtype) and k != "REAL"}
     hip = TARGETS[job.target][0] == "hip"
-    options = OPTIONS if job.source == RUNTIME else options_of(types, job.operands, hip=hip)
+    options = options_of(types, job.operands, hip=hip) if types else OPTIONS
     compiled = triton.compile(source, target=target, options=options)
     finding = Finding(job, options["num_warps"], fused=compiled.metadata.enable_fp_fusion)
     (_read_ptx if "ptx" in compiled.asm else _read_amdgcn)(finding, compiled.asm)
@@ -200,7 +206,7 @@ def main() -> None:
         for source in dict.fromkeys(job.source for job in jobs):
             name = "kernels_of_" + re.sub(r"\W", "_", source)
             if source not in WRITTEN:
-                Path(folder, f"{name}.py").write_text(triton_kernels(plan_of(source)))
+                Path(folder, f"{name}.py").write_text(triton_source(plan_of(source)))
             module = importlib.import_module(source if source in WRITTEN else name)
             for job in jobs:
                 if job.source == source:

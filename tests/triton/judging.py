@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from optdsl.codegen.host import Host
+from optdsl.codegen.prologue import Prologues
 from optdsl.ir.nodes import reachable
 from optdsl.runtime.triton import NARROW, WIDE, block_of, operands
 from optdsl.schedule.plan import Domain, KernelPass, Variant
 from optdsl.types import Storage
-from tests.triton.compiling import DTYPES, RUNTIME, TARGETS, Finding, Job
+from tests.triton.compiling import DTYPES, PLACE, RUNTIME, TARGETS, Finding, Job
 from tests.triton.running import described
-from tests.triton.sources import HAND, RULES, kernels_of
+from tests.triton.sources import HAND, RULES, kernels_of, plan_of
 
 TILES = ((1, 1024), (4, 256), (32, 32))
 """ROWS and BLOCK: wide rows, common ones, and with column sums."""
@@ -38,9 +40,19 @@ def jobs_of(source: str, target: str, dtype: str, aligned: bool) -> list[Job]:
     return made
 
 
-def finish_jobs(target: str) -> list[Job]:
+def prologue_jobs(source: str, target: str) -> list[Job]:
+    """Those of the kernels that work out scalar rows."""
+    plan = plan_of(source)
+    host = Host(plan)
+    host.texts()
+    return [Job(source, name, target, "fp64", False, (1,)) for name in Prologues(plan, host).calls]
+
+
+def runtime_jobs(target: str) -> list[Job]:
+    """Those of kernels that no plan has."""
     tiles = [(each["COUNT"], each["WIDTH"]) for each in (NARROW, WIDE)]
-    return [Job(RUNTIME, "finish", target, "fp64", False, tile) for tile in tiles]
+    jobs = [Job(RUNTIME, "finish", target, "fp64", False, tile) for tile in tiles]
+    return [*jobs, Job(PLACE, "store", target, "fp64", False, (1,))]
 
 
 FRAME = 32

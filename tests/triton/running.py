@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optdsl.codegen.triton import triton_kernels
+from optdsl.codegen.prologue import triton_source
 from optdsl.ir.nodes import reachable
 from optdsl.runtime import program
 from optdsl.runtime.cohorts import ONE, Sizes
@@ -99,7 +99,7 @@ def run(
 
     table = _Plan(plan, chosen, shapes, tensors, dtype, cutting, offset == 0, numbers)
     counters = Counters()
-    runner = TritonRunner(_Source(triton_kernels(plan)), table, counters)  # type: ignore[arg-type]
+    runner = TritonRunner(_Source(triton_source(plan)), table, counters)  # type: ignore[arg-type]
     runner.begin(addresses=True)
     places = {stage.number: index for index, stage in enumerate(table.stages)}
     for number in sorted({each.stage for each in chosen.passes}):

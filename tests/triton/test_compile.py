@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.triton.compiling import DTYPES, TARGETS, compile_all
-from tests.triton.judging import faults, finish_jobs, jobs_of
+from tests.triton.judging import faults, jobs_of, prologue_jobs, runtime_jobs
 from tests.triton.sources import HAND, RULES, SHOWN, ZOO
 
 SOME = ("adamw", "adamw_bf16_states", "adafactor", "lamb", "shared")
@@ -38,6 +38,8 @@ def _label(part: object) -> str:
 @pytest.mark.parametrize(("target", "dtype", "aligned", "sources"), CASES, ids=_label)
 def test_compiles(target: str, dtype: str, aligned: bool, sources: tuple[str, ...]) -> None:
     jobs = [job for source in sources for job in jobs_of(source, target, dtype, aligned)]
-    jobs += finish_jobs(target)
+    jobs += runtime_jobs(target)
+    if dtype == "fp32" and aligned:
+        jobs += [job for source in sources for job in prologue_jobs(source, target)]
     wrong = [text for finding in compile_all(jobs) for text in faults(finding)]
     assert not wrong, "\n".join(wrong)
