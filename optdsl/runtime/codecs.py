@@ -4,10 +4,10 @@ Input: float32 values, flat. Output: codes, as bytes, and a float32 scale for ea
 
 A block is divided by its scale, its largest magnitude; what remains, in [-1, 1], becomes the code
 of the nearest entry of a map. Maps and the points half way between two entries are worked out as
-fractions and rounded once, so that they are the same on every machine: the C in
-templates/cpu/codecs.c.j2 and the Triton in triton_codecs.py work them out again and agree bit for
-bit. (bitsandbytes and torchao build the same maps in float32, by a `linspace` whose last bit
-depends on the processor's fma: entries differ by 2 ulps at most, and 3 to 7 codes in 8 million.)
+fractions and rounded once, so that they are the same on every machine: the C of codecs.c and the
+Triton of triton_codecs.py work them out again and agree bit for bit. (bitsandbytes and torchao
+build the same maps in float32, by a `linspace` whose last bit depends on the processor's fma:
+entries differ by 2 ulps at most, and 3 to 7 codes in 8 million.)
 
 Relies on: torch, numpy. Does not do: decide which states are stored so (groups, buffers).
 """
