@@ -11,7 +11,7 @@ import importlib
 from pathlib import Path
 
 from optdsl.cli.terminal import Fault, write_file
-from optdsl.gallery.pages import pages, shipped_rules
+from optdsl.gallery.pages import has_pictures, pages, shipped_rules
 
 
 def write(options: argparse.Namespace) -> None:
@@ -24,10 +24,10 @@ def write(options: argparse.Namespace) -> None:
             drawing.draw(rules, folder / "zoo")
         except ImportError as error:
             raise Fault(f"pictures need {error.name}: pip install 'optdsl[demo]'") from None
-    has_pictures = (folder / "zoo" / "paths" / "overview.png").exists()
+    drawn = [each.name for each in rules if has_pictures(folder / "zoo", each.name)]
     (folder / "zoo").mkdir(parents=True, exist_ok=True)
     count = 0
-    for name, text in pages(rules, has_pictures):
+    for name, text in pages(rules, drawn):
         write_file(folder / name, text)
         count += 1
     print(f"{folder / 'zoo.md'} and {count - 1} pages: written")

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="a rule, as `zoo list` names it")
     parser.add_argument("-o", "--output", metavar="FILE", help="where it is written")
     parser.add_argument(
-        "--pictures", action="store_true", help="let `pages` draw paths, too (minutes)"
+        "--pictures", action="store_true", help="let `pages` draw those that are missing (minutes)"
     )
     parser.add_argument("--force", action="store_true", help="let `copy` replace a file")
 

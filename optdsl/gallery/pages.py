@@ -7,9 +7,10 @@ file: the text, the formulas (latex), hyperparameters and what they may be, pass
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from optdsl.compiler import compile_rule
 from optdsl.diagnostics import CompileError, Sink
@@ -93,6 +94,11 @@ def find(name: str) -> Shipped | None:
         return Shipped(name, file, item, rule, None, error.diagnostics[0].message)
 
 
+def has_pictures(folder: Path, name: str) -> bool:
+    """Whether all pictures of a rule are in the gallery's folder."""
+    return all((folder / kind / f"{name}.png").exists() for kind in ("paths", "losses"))
+
+
 # ---------------------------------------------------------------- pages
 
 
@@ -102,7 +108,7 @@ def page(each: Shipped, pictures: bool = False) -> str:
     if each.rule is not None:
         parts += [_formulas(each.rule), _hyperparameters(each.rule)]
     parts.append(_costs(each))
-    if pictures and each.drawn:
+    if pictures:
         parts += [
             "## Pictures\n\nAt the learning rate of a sweep that ends lowest: the path on "
             "Rosenbrock's, Beale's and Rastrigin's function, and training losses of two small "
@@ -177,8 +183,8 @@ def _row(each: Shipped) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def pages(rules: list[Shipped], pictures: bool) -> Iterator[tuple[str, str]]:
-    """All files as (path from the folder, text)."""
-    yield "zoo.md", overview(rules, "zoo/paths/overview.png" if pictures else "")
+def pages(rules: list[Shipped], drawn: Collection[str]) -> Iterator[tuple[str, str]]:
+    """All files as (path from the folder, text). `drawn` are the rules that have pictures."""
+    yield "zoo.md", overview(rules, "zoo/paths/overview.png" if drawn else "")
     for each in rules:
-        yield f"zoo/{each.name}.md", page(each, pictures)
+        yield f"zoo/{each.name}.md", page(each, each.name in drawn)
