@@ -1,126 +1,52 @@
-"""Compiled optimizers on a GPU: the values of every shipped rule, then steps against torch's.
+"""Compiled optimizers on a GPU: the values of shipped rules, then races against torch's.
 
-    python -m benchmarks.gpu [--dry] [--out benchmarks/results]
+    python -m benchmarks.gpu [--dry] [--all] [--out benchmarks/results]
 
-1. Every shipped rule takes three steps on the device and in the interpreter of rules.
-2. Steps are timed with CUDA events, contestants in turn, on four sets of parameters.
-The results go to gpu-DEVICE.json. `--dry` needs no GPU and times nothing: it compiles every kernel
-for four targets, runs the rules in Triton's interpreter, and takes one step of every contestant on
-small tensors.
+1. Rules take three steps on the device and in the interpreter of rules: one or two of each kind, or
+   all of them.
+2. Steps are raced as `optdsl bench` does it, timed by events, in float32 and in bfloat16, against
+   the time of a copy of as many bytes.
+The results go to gpu-DEVICE.json and .png. `--dry` needs no GPU and measures nothing: it compiles
+every kernel for four targets, runs the rules in Triton's interpreter, and takes the steps of every
+contestant on small tensors.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
-import platform
 import re
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch.nn import Parameter
 
 import optdsl.zoo
-from optdsl.explain import explain_plan
+from optdsl.bench import records as files
+from optdsl.bench.cases import CASES, Case
+from optdsl.bench.contests import CONTESTS
+from optdsl.bench.records import Records
+from optdsl.bench.report import chart, tables
+from optdsl.bench.run import Race
 from tests.triton.compiling import TARGETS, compile_all
 from tests.triton.judging import faults, jobs_of, runtime_jobs
-from tests.triton.sources import ZOO, plan_of
+from tests.triton.sources import SHOWN, ZOO
 
 Shapes = list[tuple[int, ...]]
-GPT2: Shapes = [
-    *[(50_257, 768), (1024, 768)],
-    *(12 * [(768,), (768,), (768, 2304), (2304,), (768, 768), (768,)]),
-    *(12 * [(768,), (768,), (768, 3072), (3072,), (3072, 768), (768,)]),
-    *[(768,), (768,)],
-]
-CASES: dict[str, Shapes] = {
-    "one of 64M": [(8192, 8192)],
-    "GPT-2 small": GPT2,
-    "1000 of 10k": 1000 * [(100, 100)],
-    "200 of 64": 200 * [(8, 8)],
-}
-DRY_CASES: dict[str, Shapes] = {"small": [(40, 30), (33,)]}
+SMALL = Case("small", "small", ((40, 30),))
 CHECKED: Shapes = [(9, 7), (128, 96), (300, 257), (70,), (), (3, 4, 5), (6, 3000)]
 DRY_CHECKED: Shapes = [(9, 7), (8, 16), (70,), (3, 4, 5)]
 DTYPES = (torch.float32, torch.bfloat16)
-
-Make = Callable[[list[Parameter]], Any]
-
-
-@dataclass(frozen=True)
-class Contest:
-    """A shipped rule (`file/rule`) with hyperparameters, and what torch has for it."""
-
-    source: str
-    options: dict[str, Any]
-    peers: dict[str, Make]
-
-    @property
-    def name(self) -> str:
-        return self.source.split("/")[1]
-
-    def contestants(self) -> dict[str, Make]:
-        rule = getattr(optdsl.zoo, self.name)
-        return {
-            "optdsl": lambda params: rule(params, backend="triton", **self.options),
-            **self.peers,
-        }
-
-    def bytes(self, dtype: torch.dtype) -> float:
-        """What the passes of a steady step read and write, a parameter."""
-        plan = plan_of(self.source)
-        hypers = tuple(
-            replace(each, default=self.options.get(each.name, each.default))
-            for each in plan.rule.hypers
-        )
-        steady = explain_plan(replace(plan, rule=replace(plan.rule, hypers=hypers))).steady
-        moved = [each for part in steady.passes for each in (*part.reads, *part.writes)]
-        return sum(each.bytes * (short(dtype) if each.name in "pg" else 1) for each in moved)
-
-
-def title(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def short(dtype: torch.dtype) -> float:
-    return dtype.itemsize / 4
-
-
-CONTESTS = [
-    Contest(
-        "adamw/AdamW",
-        {},
-        {
-            "torch fused": lambda params: torch.optim.AdamW(params, fused=True),
-            "torch foreach": lambda params: torch.optim.AdamW(params, foreach=True),
-        },
-    ),
-    Contest(
-        "sgd/SGD",
-        {"momentum": 0.9},
-        {
-            "torch fused": lambda params: torch.optim.SGD(params, momentum=0.9, fused=True),
-            "torch foreach": lambda params: torch.optim.SGD(params, momentum=0.9, foreach=True),
-        },
-    ),
-    Contest(
-        "adafactor/Adafactor",
-        {},
-        {"torch foreach": lambda params: torch.optim.Adafactor(params, foreach=True)},
-    ),
-    Contest("lamb/LAMB", {}, {}),
-    Contest("clipped_lion/ClippedLion", {}, {}),
-]
+SECONDS = 2.0
+"""Of each race: some forty of them are to end within six minutes."""
 
 
 @dataclass(frozen=True)
@@ -133,19 +59,8 @@ class Checked:
     bound: float
 
 
-@dataclass(frozen=True)
-class Timed:
-    """Milliseconds a step: of the device (median, least) and of the host before it returns. `rate`
-    is GB/s of what the plan moves, 0 for others."""
-
-    rule: str
-    case: str
-    dtype: str
-    contestant: str
-    median: float
-    least: float
-    host: float
-    rate: float
+def title(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 # ---------------------------------------------------------------- values
@@ -179,17 +94,17 @@ def check_rule(name: str, shapes: Shapes, dtype: torch.dtype, device: str) -> Ch
     return Checked(name, title(dtype), worst, bound)
 
 
-def check_rules(dry: bool) -> Iterator[Checked]:
+def check_rules(sources: Sequence[str], dry: bool) -> Iterator[Checked]:
     shapes, device = (DRY_CHECKED, "cpu") if dry else (CHECKED, "cuda")
-    for source in ZOO:
+    for source in track(sources, "checking values"):
         for dtype in DTYPES:
             yield check_rule(source.split("/")[1], shapes, dtype, device)
 
 
-def compile_kernels() -> Iterator[str]:
-    """Compiles the kernels of all shipped rules for all targets; yields a line a target."""
+def compile_kernels(sources: Sequence[str]) -> Iterator[str]:
+    """Compiles the kernels of rules for all targets; yields a line a target."""
     for target in TARGETS:
-        jobs = [job for source in ZOO for job in jobs_of(source, target, "fp32", True)]
+        jobs = [job for source in sources for job in jobs_of(source, target, "fp32", True)]
         found = compile_all(jobs + runtime_jobs(target))
         wrong = [text for finding in found for text in faults(finding)]
         most = max(found, key=lambda finding: finding.registers)
@@ -198,68 +113,26 @@ def compile_kernels() -> Iterator[str]:
         )
 
 
-# ---------------------------------------------------------------- times
-
-
-def time_case(
-    contest: Contest, case: str, shapes: Shapes, dtype: torch.dtype, steps: int
-) -> list[Timed]:
-    """All contestants in turn, in five rounds of `steps` each after one to warm up."""
-    place = "cpu" if steps == 1 else "cuda"
-    optimizers = {}
-    for name, make in contest.contestants().items():
-        params = [Parameter(torch.randn(shape, dtype=dtype, device=place)) for shape in shapes]
-        for p in params:
-            p.grad = torch.randn_like(p)
-        optimizers[name] = make(params)
-    devices: dict[str, list[float]] = {name: [] for name in optimizers}
-    hosts: dict[str, list[float]] = {name: [] for name in optimizers}
-    for turn in range(1 if steps == 1 else 6):
-        for name, optimizer in optimizers.items():
-            device, host = time_steps(optimizer.step, steps)
-            if turn or steps == 1:
-                devices[name] += device
-                hosts[name] += host
-    moved = contest.bytes(dtype) * sum(math.prod(shape) for shape in shapes)
-    return [
-        Timed(
-            *(contest.name, case, title(dtype), name),
-            *(statistics.median(device), min(device), statistics.median(hosts[name])),
-            moved / statistics.median(device) / 1e6 if name == "optdsl" else 0.0,
-        )
-        for name, device in devices.items()
-    ]
-
-
-def time_steps(step: Callable[[], Any], count: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of `count` steps: on the device and on the host."""
-    if count == 1:  # a dry run
-        start = time.perf_counter()
-        step()
-        taken = (time.perf_counter() - start) * 1e3
-        return [taken], [taken]
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
-    host = []
-    torch.cuda.synchronize()
-    for before, after in events:
-        before.record()
-        start = time.perf_counter()
-        step()
-        host.append((time.perf_counter() - start) * 1e3)
-        after.record()
-    torch.cuda.synchronize()
-    return [before.elapsed_time(after) for before, after in events], host
-
-
-def copy_rate() -> float:
-    """GB/s of a copy of 1 GiB, read and written."""
-    source = torch.empty(2**28, dtype=torch.float32, device="cuda")
-    target = torch.empty_like(source)
-    found, _ = time_steps(lambda: target.copy_(source), 20)
-    return 2 * source.nbytes / min(found) / 1e6
-
-
 # ---------------------------------------------------------------- the whole
+
+
+def all_races(dry: bool) -> list[Race]:
+    """Every contest on its cases, in both dtypes."""
+    if dry:
+        return [
+            Race(contest, SMALL, 1, 0.0, dtype=dtype, backend="triton")
+            for contest in CONTESTS.values()
+            for dtype in DTYPES
+        ]
+    return [
+        Race(
+            contest, case.matrices() if contest.matrices else case, 1, SECONDS, "cuda", dtype=dtype
+        )
+        for contest in CONTESTS.values()
+        for key, case in CASES.items()
+        if key in contest.cases
+        for dtype in DTYPES
+    ]
 
 
 def show(console: Console, title: str, rows: list[Any]) -> None:
@@ -273,6 +146,7 @@ def show(console: Console, title: str, rows: list[Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dry", action="store_true", help="no GPU, no times")
+    parser.add_argument("--all", action="store_true", help="values of all shipped rules")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     if options.dry and os.environ.get("TRITON_INTERPRET") != "1":
@@ -281,37 +155,30 @@ def main() -> None:
     if not options.dry and not torch.cuda.is_available():
         parser.exit(1, "there is no GPU here; `--dry` does all but the times\n")
     console = Console()
+    sources = ZOO if options.all else SHOWN
     if options.dry:
-        for line in compile_kernels():
+        for line in compile_kernels(sources):
             console.print(line)
-    checks = list(check_rules(options.dry))
+    checks = list(check_rules(sources, options.dry))
     show(console, "three steps against the interpreter of rules", checks)
-    times: list[Timed] = []
-    for contest in CONTESTS:
-        for case, shapes in (DRY_CASES if options.dry else CASES).items():
-            for dtype in DTYPES:
-                times += time_case(contest, case, shapes, dtype, 1 if options.dry else 20)
-    show(console, "a step, ms", times)
+    found = Records(files.this_machine("cpu" if options.dry else "cuda"))
+    for race in track(all_races(options.dry), "racing"):
+        found.records += race.run()
+        if not options.dry:
+            write(options.out, found, checks)
+    for table in tables(found):
+        console.print(table)
     wrong = [each for each in checks if not each.error < each.bound]
-    if not options.dry:
-        write(options.out, checks, times)
     if wrong:
         parser.exit(1, f"values differ: {', '.join(each.rule for each in wrong)}\n")
 
 
-def write(folder: Path, checks: list[Checked], times: list[Timed]) -> None:
-    device = torch.cuda.get_device_name()
-    results = {
-        "device": device,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "copy_gb_per_second": copy_rate(),
-        "checks": [asdict(each) for each in checks],
-        "times": [asdict(each) for each in times],
-    }
-    name = re.sub(r"\W+", "-", device.lower()).strip("-")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"gpu-{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+def write(folder: Path, found: Records, checks: list[Checked]) -> None:
+    """The file of this device, whole after every race, and its chart."""
+    name = re.sub(r"\W+", "-", found.machine["device"].lower()).strip("-")
+    found.machine["checks"] = [asdict(each) for each in checks]
+    files.write(folder / f"gpu-{name}.json", found)
+    chart(found, folder / f"gpu-{name}.png")
 
 
 if __name__ == "__main__":

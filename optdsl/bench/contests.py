@@ -61,22 +61,22 @@ class Contest:
     text: str
     options: Mapping[str, Any] = field(default_factory=dict)
     peers: tuple[Contender, ...] = ()
-    cases: tuple[str, ...] = ("a", "b", "c", "d")
+    cases: tuple[str, ...] = ("a", "b", "c", "d", "f", "g")
     matrices: bool = False
 
-    def ours(self) -> Contender:
+    def ours(self, backend: str = "auto") -> Contender:
         """The compiled rule."""
 
         def make(params: Params) -> torch.optim.Optimizer:
             rule = compile_text(self.text, f"{self.name}.opt").Mine
-            optimizer: torch.optim.Optimizer = rule(params, **self.options)
+            optimizer: torch.optim.Optimizer = rule(params, backend=backend, **self.options)
             return optimizer
 
         return Contender("optdsl", make)
 
-    def contenders(self, patient: bool) -> Iterator[Contender]:
+    def contenders(self, patient: bool, backend: str = "auto") -> Iterator[Contender]:
         """Ours, and those of the peers that are installed."""
-        yield self.ours()
+        yield self.ours(backend)
         for peer in self.peers:
             if peer.installed() and (patient or not peer.patient):
                 yield peer
@@ -154,7 +154,7 @@ CONTESTS = {
                 _of("pytorch_optimizer", "AdamW"),
                 _of("heavyball", "ForeachAdamW", patient=True),
             ),
-            cases=("a", "b", "c", "d", "d-new"),
+            cases=("a", "b", "c", "d", "d-new", "e", "f", "g"),
         ),
         Contest(
             "SGD momentum",

@@ -24,7 +24,7 @@ from optdsl.bench.roofline import roofline, shapes_of
 
 @dataclass(frozen=True)
 class Race:
-    """`scale` cuts large tensors; `patient` takes contenders that compile for a minute."""
+    """`patient` takes contenders that compile for a minute; `backend` is that of ours."""
 
     contest: Contest
     case: Case
@@ -32,10 +32,13 @@ class Race:
     seconds: float
     device: str = "cpu"
     patient: bool = False
+    dtype: torch.dtype = torch.float32
+    backend: str = "auto"
 
     @property
     def key(self) -> tuple[str, str, int]:
-        return self.contest.name, self.case.title, self.threads
+        dtype = "" if self.dtype is torch.float32 else f", {str(self.dtype).removeprefix('torch.')}"
+        return f"{self.contest.name}{dtype}", self.case.title, self.threads
 
     def run(self) -> list[Record]:
         """One record for each contender and for the limit."""
@@ -47,22 +50,32 @@ class Race:
             torch.set_num_threads(before)
 
     def _samples(self) -> dict[str, list[float]]:
-        params = self.case.parameters(torch.float32, self.device)
+        params = self.case.parameters(self.dtype, self.device)
         pool: dict[Parameter, list[Tensor]] = {p: [] for p in params}
         steps: dict[str, Callable[[], Any]] = {}
-        for contender in self.contest.contenders(self.patient):
+        for contender in self.contest.contenders(self.patient, self.backend):
             optimizer, step = contender.prepare(params)
             step()  # makes the states
             share(optimizer, pool)
             steps[contender.name] = step
-        if self.device == "cpu":
+        if self.device == "cpu" and self.dtype is torch.float32:
             buffers = [[p.detach(), _gradient(p), *pool[p]] for p in params]
             steps[LIMIT] = roofline(shapes_of(self.contest.steady()), buffers)
+        elif self.device != "cpu":
+            steps[LIMIT] = _copy(self._moved(), self.device)
         before = _renew(params) if self.case.fresh else None
         return race(steps, self.seconds, before, self.device)
 
+    def _moved(self) -> float:
+        """Bytes of a step; of 16 bits, parameters and gradients count half."""
+        passes = self.contest.steady().passes
+        moved = [each for one in passes for each in (*one.reads, *one.writes)]
+        share = self.dtype.itemsize / 4
+        total = sum(each.bytes * (share if each.name in "pg" else 1) for each in moved)
+        return total * self.case.numel
+
     def _records(self, samples: Mapping[str, list[float]]) -> list[Record]:
-        moved = self.contest.steady().bytes * self.case.numel
+        moved = self._moved()
         contest, case, threads = self.key
         return [
             Record(
@@ -72,6 +85,21 @@ class Race:
             )
             for name, found in samples.items()
         ]
+
+
+def _copy(moved: float, device: str) -> Callable[[], Any]:
+    """A copy that reads and writes `moved` bytes in all, at most a GiB each way, repeated."""
+    count = max(1, round(moved / 2))
+    source = torch.empty(min(count, 2**30), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    whole, rest = divmod(count, source.numel())
+
+    def copy() -> None:
+        for _ in range(whole):
+            target.copy_(source)
+        target[:rest].copy_(source[:rest])
+
+    return copy
 
 
 def races(
