@@ -180,6 +180,9 @@ def _variant(variant: Variant) -> Iterator[str]:
             yield from _values([(f"store {s.buffer}", s.value) for s in each.outputs], "    ")
         else:
             yield from _kernel(each)
+    for model in variant.models:
+        where = f"at {model.point}" if model.point else "where the parameters are"
+        yield f"  behind stage {model.stage} {model.op} {where} gives {model.slot}"
     for note in variant.notes:
         yield f"  note {note}"
 

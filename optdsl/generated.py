@@ -77,10 +77,15 @@ class Reference:
         self.path = path
         self.rule: Rule | None = None
 
-    def __call__(self, members: Sequence[Any], dtype: torch.dtype) -> interpreter.Outcome:
+    def __call__(
+        self,
+        members: Sequence[Any],
+        dtype: torch.dtype,
+        closure: interpreter.Closure | None = None,
+    ) -> interpreter.Outcome:
         if self.rule is None:
             self.rule = read_rule(self.path.read_text("utf-8"))
-        return interpreter.run(self.rule, members, dtype)
+        return interpreter.run(self.rule, members, dtype, closure)
 
 
 class _Loader(Loader):

@@ -343,6 +343,7 @@ _PLAN_LEAVES = [
     _leaf("load", "an element of a buffer; attribute buffer"),
     _leaf("scalar", "a host number of this step, from the scalar table; attribute index"),
     _leaf("result", "a finished reduction; attribute slot"),
+    _leaf("evaluated", "what an evaluation of the model gave in this step; attribute slot"),
     _leaf("row_result", "a row reduction closed by an earlier phase of this pass; attribute slot"),
     _leaf(
         "g_scale", "what gradients are multiplied by: 1 over a gradient scaler's scale, negative "

@@ -19,6 +19,7 @@ from optdsl.frontend.rules import lower_rule, rule_names
 from optdsl.frontend.scope import make_scope, read_source, shipped_index, zoo_folder
 from optdsl.ir.nodes import Rule, reachable
 from optdsl.ops import OPS, Kind
+from optdsl.passes.variants import EVALUATIONS
 from optdsl.schedule.make import check_supported, make_plan
 from optdsl.schedule.plan import Plan
 from optdsl.types import Place
@@ -79,9 +80,12 @@ def interpreted() -> dict[str, str]:
             check_supported(rule)
         except CompileError as error:
             found[name] = error.diagnostics[0].message
-        # What the tests that run over all rules do not supply: tests/runtime/test_inputs.py does.
+        # What the tests that run over all rules do not supply; test_inputs.py and test_model.py of
+        # tests/runtime do.
         if rule.inputs:
             found[name] = "an input"
+        if any(v.op in EVALUATIONS for v in reachable(v for _, v in rule.outputs())):
+            found[name] = "the model"
         # What the plan lets pass, and the generated module does not.
         values = reachable(value for _, value in rule.outputs())
         if any(OPS[v.op].kind is Kind.RANDOM and v.type.place is Place.HOST for v in values):

@@ -58,8 +58,8 @@ HOSTMATH = frozenset(
 SHARED = ("linalg", "order")
 """Modules of optdsl that library passes call."""
 PROGRAM_NAMES = (
-    *("Input", "Kernel", "Library", "Program", "Prologue", "Reduction", "State", "Temp", "Variant"),
-    "require",
+    *("Evaluation", "Input", "Kernel", "Library", "Program", "Prologue", "Reduction", "State"),
+    *("Temp", "Variant", "require"),
 )
 
 
@@ -268,6 +268,16 @@ def _state(state: StateDecl, view: str, nonnegative: Collection[str]) -> Call:
 def _variant(variant: Variant, host: Host, prologues: Prologues) -> Call:
     kernels = [_kernel(each) for each in variant.passes if isinstance(each, KernelPass)]
     libraries = [_library(each) for each in variant.passes if isinstance(each, LibraryPass)]
+    models = [
+        call(
+            "Evaluation",
+            stage=literal(each.stage),
+            op=literal(each.op),
+            slot=literal(each.slot),
+            point=literal(each.point),
+        )
+        for each in variant.models
+    ]
     temps = [
         call("Temp", name=literal(e.name), domain=literal(str(e.domain)), shape=literal(e.shape))
         for e in variant.buffers
@@ -281,6 +291,7 @@ def _variant(variant: Variant, host: Host, prologues: Prologues) -> Call:
         scalars=host.scalars[variant.index],
         states=literal(variant.states),
         temps=tuple_of(temps),
+        **({"models": tuple_of(models)} if models else {}),
         stored=literal(variant.stored),
         prologue=prologues.call(variant),
     )

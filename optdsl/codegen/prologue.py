@@ -93,6 +93,8 @@ def _hosted(plan: Plan) -> Iterator[str]:
     for given in plan.rule.inputs:
         yield f"`{given.name}` comes with each step"
     for variant in plan.variants:
+        if variant.models:
+            yield "the model is evaluated in the middle of it"
         for root in variant.scalars:
             if any(v.type.dtype is DType.STRING or v.op == "loop" for v in reachable([root])):
                 yield _said(root, "a number depends on text or on a loop")

@@ -50,14 +50,14 @@ optimizer Noisy(lr = 0.1):
         title="A construct that has a meaning, but no generated code yet",
         text="""\
 The interpreter runs the rule (`optdsl.interpreter.run`), but the targets `cpu` and `triton` do not
-generate code for this construct in this version: `loss` and `grad`, collectives, `report`, one draw
-`over = all`, draws in loops, and loops that reduce over parameters or work out a number of the
-host.
+generate code for this construct in this version: collectives, `report`, one draw `over = all`,
+draws in loops, and loops that evaluate the model, reduce over parameters or work out a number of
+the host.
 """,
         wrong="""\
-optimizer SAM(lr = 0.1, rho = 0.05):
-    g2 = grad(p + rho * g / (norm(g, over = all) + 1e-12))
-    p -= lr * g2
+optimizer Averaged(lr = 0.1):
+    g = mean(g, over = workers)
+    p -= lr * g
 """,
         right="""\
 optimizer NormalizedSGD(lr = 0.1):

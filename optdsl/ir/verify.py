@@ -56,6 +56,7 @@ _BY_NAME = {
     "loop": {"body"},
     "loop_result": {"index"},
     "result": {"slot"},
+    "evaluated": {"slot"},
     "eye": {"n", "m"},
     "argsort": {"dim", "first"},
     "take": {"dim"},
@@ -348,6 +349,8 @@ class _Check:
 
     def op_result(self, value: Value) -> None:
         self.need(self.straight, "stands before reductions are separated")
+
+    op_evaluated = op_result
 
     def op_choose(self, value: Value) -> None:
         self.need(not self.straight, "stands in a straight variant")

@@ -20,10 +20,14 @@ MOST = 256
 """Variants of one rule. Each costs a kernel that may never run; a rule with more is refused."""
 
 
+EVALUATIONS = frozenset({"loss_at", "grad_at"})
+"""Evaluations of the model: one for all parameters that execute the statement."""
+
+
 @dataclass
 class Straight:
-    """One variant. `contributions` are the operands of the shared reductions that its parameters
-    take part in, by slot, with the op."""
+    """One variant. `contributions` are the operands of the shared reductions, and the points of the
+    evaluations of the model, that its parameters take part in, by slot, with the op."""
 
     path: tuple[tuple[Value, bool], ...]
     outputs: dict[str, Value]
@@ -62,11 +66,12 @@ def split_variants(rule: Rule) -> Split:
 
 
 def _sites(roots: list[Value]) -> dict[Value, str]:
-    """A slot name for each reduction over parameters."""
+    """A slot name for each reduction over parameters and each evaluation of the model."""
     names: dict[Value, str] = {}
     for value in reachable(roots):
-        if OPS[value.op].kind is Kind.REDUCE and value.attr("over") is not None:
-            base = f"{value.op.removesuffix('_of')}_{value.attr('over')}"
+        coupled = OPS[value.op].kind is Kind.REDUCE and value.attr("over") is not None
+        if coupled or value.op in EVALUATIONS:
+            base = f"{value.op.removesuffix('_of')}_{value.attr('over')}" if coupled else value.op
             taken, name, count = set(names.values()), base, 2
             while name in taken:
                 name, count = f"{base}{count}", count + 1
@@ -111,15 +116,8 @@ def _resolve_all(
     for site, slot in sites.items():
         if all(decide(condition, known) is side for condition, side in scope_of(site)):
             operand = _resolve(rule, site.args[0], sites, known, done)
-            plain = rule.builder.make(
-                site.op,
-                (operand,),
-                site.type,
-                site.span,
-                axis=site.attr("axis"),
-                over=site.attr("over"),
-                scope=(),
-            )
+            attributes = {**dict(site.attrs), "scope": ()}
+            plain = rule.builder.make(site.op, (operand,), site.type, site.span, **attributes)
             contributions[slot] = (site.op, plain)
     changed = {name: value for name, value in resolved.items() if not _kept(name, value)}
     return Straight(tuple(known.items()), changed, contributions)
@@ -143,7 +141,9 @@ def _resolve(
             stack.pop()
             continue
         if value in sites:
-            done[value] = rule.builder.make("result", (), value.type, value.span, slot=sites[value])
+            leaf = "evaluated" if value.op in EVALUATIONS else "result"
+            done[value] = rule.builder.make(leaf, (), value.type, value.span, slot=sites[value])
+            done[value].name = done[value].name or value.name
             continue
         if value.op == "choose":
             taken = value.args[1 if decide(value.args[0], known) else 2]

@@ -288,6 +288,26 @@ class ClassBuffers:
             return [each for each in found if each is not None]
         return [self.states[name][index] for index in indices]
 
+    def read(self, name: str, index: int) -> Tensor:
+        """What lies in a buffer for one parameter."""
+        key = self._key(index)
+        place = self.groups[key].index(index)
+        return self._reader(name, key)(place, place + 1)[0]
+
+    def write(self, name: str, index: int, value: Tensor) -> None:
+        """Writes a temp of one parameter, or one that all share."""
+        temp, key = self.temps[name], self._key(index)
+        if temp.domain == "all":
+            self._reader(name, key)(0, 1).copy_(value)
+            return
+        place = self.groups[key].index(index)
+        view = self._temp_view(temp, key)[place]
+        view.copy_(value.reshape(view.shape))
+
+    def _key(self, index: int) -> tuple[Any, ...]:
+        entry = self.table.entries[index]
+        return entry.sizes, entry.row
+
     def _reader(self, name: str, key: tuple[Any, ...]) -> Callable[[int, int], Tensor]:
         indices = self.groups[key]
         if name in self.temps:

@@ -11,7 +11,7 @@ class Counters:
     `looks` at all parameters and states anew; `plans` made; `calls` into native code, of which
     `regions` started threads; `launches` of GPU kernels; `rows` of scalars worked out; `batches` of
     library passes; `unpacked` buffers that were loaded for a whole step, of which kernels could not
-    work as they are kept."""
+    work as they are kept; `evaluations` of the model besides the caller's own."""
 
     steps: int = 0
     skipped: int = 0
@@ -24,3 +24,4 @@ class Counters:
     rows: int = 0
     batches: int = 0
     unpacked: int = 0
+    evaluations: int = 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -21,12 +21,14 @@ from torch import Tensor
 
 from optdsl.runtime.backends import Backend, check_compiled, choose_backend
 from optdsl.runtime.checkpoint import Loaded
-from optdsl.runtime.cohorts import Cohort, Member, make_cohorts, split_cohorts
+from optdsl.runtime.cohorts import Cohort, make_cohorts, split_cohorts
 from optdsl.runtime.counters import Counters
+from optdsl.runtime.evaluations import checked_model, evaluate
 from optdsl.runtime.gradients import Gradients, Scanner, unscaling
 from optdsl.runtime.groups import check_static, make_members, plain_hypers, static_values
 from optdsl.runtime.holdings import Group, Holdings, describe
 from optdsl.runtime.matching import STEPS
+from optdsl.runtime.model import Model
 from optdsl.runtime.plans import INACTIVE, Plans, check_shared, set_addresses
 from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter, reference_step
@@ -117,6 +119,7 @@ class Engine:
         scale: Tensor | None = None,
         found_inf: Tensor | None = None,
         inputs: Mapping[str, Any] | None = None,
+        model: Model | None = None,
     ) -> None:
         """One step of all parameters that have a gradient (or, where the rule reads none, require
         one). `inputs` are what the rule declares as such. Gradients are divided by `scale`; where
@@ -160,9 +163,12 @@ class Engine:
                 self.counters.skipped += 1
                 return
             decisions = self._decide(groups, hypers, 1.0 if scale is None else unscaling(scale))
+            pairs = zip(self._cohorts, decisions, strict=True)
+            running = [(c, self.program.variants[v]) for c, v in pairs if v != INACTIVE]
+            model = checked_model(self.program, running, model, groups, self._params)
             if self.program.inputs or inputs:
-                self._holdings.inputs.take(inputs, self._reading(decisions, hypers))
-            self._step_host(decisions, hypers, gradients)
+                self._holdings.take_inputs(inputs, running, hypers)
+            self._step_host(decisions, hypers, gradients, model)
             self._advance(groups, decisions)
         self.counters.steps += 1
 
@@ -171,10 +177,11 @@ class Engine:
         decisions: tuple[int, ...],
         hypers: Sequence[Mapping[str, Any]],
         gradients: Gradients,
+        model: Model | None,
     ) -> None:
         """A step whose numbers the host works out."""
         if None in self._backends.values():
-            self._run_reference(decisions, hypers, gradients)
+            self._run_reference(decisions, hypers, gradients, model)
             return
         for plan in self._find(decisions, hypers, gradients):
             assert plan.runner is not None
@@ -182,7 +189,7 @@ class Engine:
             for each in plan.classes:
                 self._write_scalars(each, hypers)
             plan.runner.begin(addresses=addresses)
-            self._run(plan, gradients)
+            self._run(plan, gradients, model)
 
     def _step_device(
         self,
@@ -333,20 +340,6 @@ class Engine:
             decisions.append(0 if single else decide(hypers[cohort.group_index], e))
         return tuple(decisions)
 
-    def _reading(
-        self, decisions: tuple[int, ...], hypers: Sequence[Mapping[str, Any]]
-    ) -> Iterator[tuple[Member, Mapping[str, int], frozenset[str]]]:
-        """Who reads which inputs in this step."""
-        declared = frozenset(each.name for each in self.program.inputs)
-        for cohort, variant in zip(self._cohorts, decisions, strict=True):
-            if variant == INACTIVE:
-                continue
-            names = declared.intersection(self.program.variants[variant].buffers)
-            cohort.e.axes = self._holdings.inputs.axes
-            for member in cohort.members:
-                sizes = self._holdings.sizes(member, hypers[cohort.group_index], cohort.e)
-                yield member, sizes, names
-
     # ---------------------------------------------------------------- running
 
     def _find(
@@ -379,7 +372,7 @@ class Engine:
             self.counters.rows += len(step_class.cohorts)
         step_class.buffers.draw()
 
-    def _run(self, plan: DevicePlan, gradients: Gradients) -> None:
+    def _run(self, plan: DevicePlan, gradients: Gradients, model: Model | None = None) -> None:
         """Runs a plan whose tables are written."""
         runner = plan.runner
         assert runner is not None
@@ -391,6 +384,9 @@ class Engine:
             for batch in segment.batches:
                 self.counters.batches += 1
                 batch.run(runner.results)
+            for evaluated in segment.models:
+                assert model is not None
+                self.counters.evaluations += evaluate(plan, evaluated, model)
         for each in plan.classes:
             each.buffers.gradients = ()  # a gradient that is kept would double their memory
             each.buffers.packing.save()
@@ -402,6 +398,7 @@ class Engine:
         decisions: tuple[int, ...],
         hypers: Sequence[Mapping[str, Any]],
         gradients: Gradients,
+        model: Model | None,
     ) -> None:
         if self.interpreter is None:
             raise RuntimeError(
@@ -410,7 +407,7 @@ class Engine:
             )
         pairs = zip(self._cohorts, decisions, strict=True)
         cohorts = [cohort for cohort, variant in pairs if variant != INACTIVE]
-        reference_step(self.interpreter, self._holdings, cohorts, hypers, gradients.tensors)
+        reference_step(self.interpreter, self._holdings, cohorts, hypers, gradients.tensors, model)
 
     def _advance(self, groups: Sequence[Group], decisions: tuple[int, ...]) -> None:
         """Counts the step, and notes which states exist now."""

@@ -10,15 +10,15 @@ Relies on: state.py, cohorts.py. Does not do: checkpoints (checkpoint.py), temps
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optdsl.runtime.cohorts import Environment, Member, Sizes
+from optdsl.runtime.cohorts import Cohort, Environment, Member, Sizes
 from optdsl.runtime.inputs import Inputs
-from optdsl.runtime.program import Program, State
+from optdsl.runtime.program import Program, State, Variant
 from optdsl.runtime.state import all_sizes, state_shape
 from optdsl.runtime.storage import Choice, compute_dtype
 from optdsl.runtime.stored import Codec, Part, Parts
@@ -76,6 +76,23 @@ class Holdings:
         """Whether `state` is the one that `member` can have, of several with its key."""
         e = Environment(member, 1, frozenset())
         return self.program.belongs(state.name, self.groups[member.group_index], e)
+
+    def take_inputs(
+        self,
+        given: Mapping[str, Any] | None,
+        running: Iterable[tuple[Cohort, Variant]],
+        hypers: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Takes the inputs of a step for the cohorts whose variants read them."""
+
+        def readers() -> Iterator[tuple[Member, Mapping[str, int], frozenset[str]]]:
+            for cohort, variant in running:
+                cohort.e.axes = self.inputs.axes
+                names = frozenset(self.inputs.declared).intersection(variant.buffers)
+                for member in cohort.members:
+                    yield member, self.sizes(member, hypers[member.group_index], cohort.e), names
+
+        self.inputs.take(given, readers())
 
     def codec(self, state: State, member: Member) -> Codec:
         """How `state` of `member` is kept."""

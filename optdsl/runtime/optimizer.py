@@ -39,6 +39,7 @@ from optdsl.runtime.groups import (
     check_parameters,
     normalize_attributes,
 )
+from optdsl.runtime.model import Model
 from optdsl.runtime.program import TABLE_VERSION, Program
 from optdsl.runtime.reference import Interpreter
 from optdsl.runtime.residence import check_capturable
@@ -150,7 +151,9 @@ class Optimizer(torch.optim.Optimizer):
         *,
         inputs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """One step. `closure` re-evaluates the model and returns the loss, which is returned.
+        """One step. `closure` re-evaluates the model and returns the loss, which is returned: that
+        of its first run, with the parameters as they are where the rule reads gradients. A rule
+        that evaluates the model itself, as loss(q) or grad(q), needs one.
         `inputs` gives what the rule declares as inputs, by name: for each parameter a mapping or a
         sequence of tensors, a tensor or number where one is meant for all.
 
@@ -181,13 +184,13 @@ class Optimizer(torch.optim.Optimizer):
         *,
         inputs: Mapping[str, Any] | None = None,
     ) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        model = None if closure is None else Model(self.program.name, closure)
+        if model is not None and self.program.needs_own_evaluation:
+            model.begin()
         # A gradient scaler puts its two numbers here for the time of a step, and takes them away.
-        self._engine.step(self.__dict__.get("grad_scale"), self.__dict__.get("found_inf"), inputs)
-        return loss
+        scale, found = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
+        self._engine.step(scale, found, inputs, model)
+        return None if model is None else model.first
 
     _watched_step = torch.optim.Optimizer.profile_hook_step(_step)
 

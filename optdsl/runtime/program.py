@@ -131,6 +131,18 @@ class Prologue:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """One of the model, behind everything else of `stage` (-1: the caller's own), with each
+    parameter at the values of the buffer `point` (None: where it is). `op` is loss_at or grad_at;
+    what it gives is written to the temp `slot`."""
+
+    stage: int
+    op: str
+    slot: str
+    point: str | None
+
+
+@dataclass(frozen=True)
 class Variant:
     """`scalars(h, e)` gives the scalar row of a group `h` and an environment `e`. One of its
     numbers is `e.g_scale`, by which kernels multiply each gradient that they load. `stored` names
@@ -142,6 +154,7 @@ class Variant:
     scalars: Callable[[Any, Any], tuple[float, ...]]
     states: tuple[str, ...]
     temps: tuple[Temp, ...] = ()
+    models: tuple[Evaluation, ...] = ()
     stored: tuple[str, ...] = ()
     prologue: Prologue | None = None
 
@@ -185,6 +198,14 @@ class Program:
     c_source: str = ""
     triton_source: str = ""
     source_hash: str = ""
+
+    @property
+    def needs_own_evaluation(self) -> bool:
+        """Whether a closure is run with the parameters as they are, before the step: always, but
+        for rules that evaluate the model elsewhere and read neither its gradient nor loss(p)."""
+        models = [each for variant in self.variants for each in variant.models]
+        own = any(each.op == "loss_at" and each.point is None for each in models)
+        return not models or self.reads_gradient or own
 
 
 def require(holds: bool, text: str, **given: Any) -> None:

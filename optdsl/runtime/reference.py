@@ -18,6 +18,7 @@ from torch import Tensor
 
 from optdsl.runtime.cohorts import Cohort, Member
 from optdsl.runtime.holdings import Holdings, is_shared
+from optdsl.runtime.model import Model, Part
 from optdsl.runtime.program import State
 from optdsl.runtime.rounding import rounding_keys
 from optdsl.runtime.storage import compute_dtype
@@ -59,7 +60,9 @@ class Outcome(Protocol):
 class Interpreter(Protocol):
     """Runs one step for all that take part, with values of `dtype`."""
 
-    def __call__(self, members: Sequence[Participant], dtype: torch.dtype) -> Outcome: ...
+    def __call__(
+        self, members: Sequence[Participant], dtype: torch.dtype, closure: Part | None = None
+    ) -> Outcome: ...
 
 
 def reference_step(
@@ -68,6 +71,7 @@ def reference_step(
     cohorts: Sequence[Cohort],
     hypers: Sequence[Mapping[str, Any]],
     gradients: Sequence[Tensor | None],
+    model: Model | None = None,
 ) -> None:
     """One step of the members of `cohorts`, in the order of the optimizer."""
     chosen = sorted(
@@ -79,7 +83,12 @@ def reference_step(
     members = [_participant(m, c, holdings, hypers, gradients) for m, c in chosen]
     wide = any(compute_dtype(m.p.dtype) is torch.float64 for m, _ in chosen)
     with torch.no_grad():
-        outcome = interpreter(members, torch.float64 if wide else torch.float32)
+        dtype = torch.float64 if wide else torch.float32
+        if model is None:
+            outcome = interpreter(members, dtype)
+        else:
+            part = model.among([member.index for member, _ in chosen])
+            outcome = interpreter(members, dtype, part)
         holdings.commit()
         keys = _keys(holdings, chosen)
         for (member, cohort), update, key in zip(chosen, outcome.updates, keys, strict=True):

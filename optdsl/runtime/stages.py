@@ -59,12 +59,23 @@ class StepClass:
 
 
 @dataclass(eq=False)
+class Evaluated:
+    """An evaluation of the model: the classes that take part in it, with their points."""
+
+    op: str
+    slot: str
+    points: list[tuple[StepClass, str | None]]
+
+
+@dataclass(eq=False)
 class Segment:
-    """Stages [first, last) of `DevicePlan.stages` in one go, then library passes."""
+    """Stages [first, last) of `DevicePlan.stages` in one go, then library passes, then evaluations
+    of the model."""
 
     first: int
     last: int
     batches: list[Batch] = field(default_factory=list)
+    models: list[Evaluated] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -290,16 +301,23 @@ def _chosen(
 def _segments(
     classes: Sequence[StepClass], stages: Sequence[StageTable], results: ResultLayout
 ) -> list[Segment]:
-    """Stages up to the next library pass, which runs after the kernels of its own stage."""
+    """Stages up to the next library pass or evaluation of the model, which run after the kernels
+    of their own stage."""
     batches: dict[int, list[Batch]] = {}
+    models: dict[int, dict[str, Evaluated]] = {}
     for step_class in classes:
         for library in step_class.table.variant.libraries:
             made = step_class.buffers.batches(library, results)
             batches.setdefault(library.stage, []).extend(made)
+        for each in step_class.table.variant.models:
+            found = models.setdefault(each.stage, {})
+            evaluated = found.setdefault(each.slot, Evaluated(each.op, each.slot, []))
+            evaluated.points.append((step_class, each.point))
     segments, first = [], 0
-    for number in sorted(batches):
+    for number in sorted({*batches, *models}):
         last = sum(stage.number <= number for stage in stages)
-        segments.append(Segment(first, last, batches[number]))
+        calls = list(models.get(number, {}).values())
+        segments.append(Segment(first, last, batches.get(number, []), calls))
         first = last
     if first < len(stages):
         segments.append(Segment(first, len(stages)))

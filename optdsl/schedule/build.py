@@ -22,6 +22,7 @@ from optdsl.schedule.plan import (
     Domain,
     KernelPass,
     LibraryPass,
+    ModelPass,
     Pass,
     Phase,
     Reduction,
@@ -74,11 +75,28 @@ class VariantBuilder:
             passes.extend(self._full_pass(stage))
             passes.extend(self._small_reductions(stage))
             passes.extend(self._library_pass(stage))
-        passes.extend(self._small_stores(last))
+        passes.extend(self._small_stores(max(last, self.variant.settled)))
+        models = self._models()
         states = tuple(s.name for s in self.rule.states if s.name in self.used)
         return Variant(
-            self.index, self.path, self._buffers(), tuple(passes), tuple(self.scalars), states
+            self.index,
+            self.path,
+            self._buffers(),
+            tuple(passes),
+            tuple(self.scalars),
+            states,
+            models,
         )
+
+    def _models(self) -> tuple[ModelPass, ...]:
+        """The evaluations of the model that this variant's parameters take part in."""
+        found = []
+        for slot, value in self.variant.evaluations.items():
+            point = value.args[0]
+            buffer = None if point.op == "param" else self.buffer(self.temps[point], point)
+            stage = self.variant.evaluated_at(slot)
+            found.append(ModelPass(stage, value.op, slot, buffer))
+        return tuple(sorted(found, key=lambda each: (each.stage, each.slot)))
 
     # ------------------------------------------------------------ names
 
@@ -115,6 +133,7 @@ class VariantBuilder:
                 continue
             users = self.search.users.get(value, [])
             outside = any(user not in library or level[user] > level[value] for user in users)
+            outside = outside or value in self.search.points
             final = any(
                 value is v and self.domain(v) is not Domain.SHAPED
                 for v in self.variant.outputs.values()
@@ -210,6 +229,8 @@ class VariantBuilder:
             return self.leaf(value, LEAVES[value.op])
         if value.op in ("state", "input"):
             return self.leaf(value, value.attr("name"))
+        if value.op == "evaluated":
+            return self.leaf(value, value.attr("slot"))
         if value.op == "result":
             slot = self.renamed.get(value.attr("slot"), value.attr("slot"))
             return self.rule.builder.make("result", (), value.type, value.span, slot=slot)
@@ -284,6 +305,8 @@ class VariantBuilder:
             return LEAVES[value.op]
         if value.op in ("state", "input"):
             return str(value.attr("name"))
+        if value.op == "evaluated":
+            return str(value.attr("slot"))
         return self.temps.get(value) or self.stored_as[value]
 
     def _slice(self, values: list[Value], loads: frozenset[Value]) -> list[Value]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from optdsl.ir.nodes import Builder, Value, operands, reachable
 from optdsl.ir.rewrite import rewrite
 from optdsl.ops import OPS, Kind
-from optdsl.passes.variants import Straight
+from optdsl.passes.variants import EVALUATIONS, Straight
 from optdsl.schedule.plan import Domain, domain_of
 
 LIBRARY_OPS = frozenset({"loop", "loop_result", "index", "put_index", "part"})
@@ -29,22 +29,33 @@ WIDE = frozenset({Domain.FULL, Domain.ROW})
 @dataclass
 class Levelled:
     """One variant, ready to be scheduled. `reductions` by slot; `level` of every value, `slots`
-    of every slot; `library` are the values that torch's routines compute."""
+    of every slot; `library` are the values that torch's routines compute. `evaluations` are those
+    of the model, by slot; none is to come, in any variant, from stage `settled` on."""
 
     outputs: dict[str, Value]
     reductions: dict[str, Value]
     library: frozenset[Value]
     shared: frozenset[str]
+    evaluations: dict[str, Value] = field(default_factory=dict)
+    settled: int = 0
     level: dict[Value, int] = field(default_factory=dict)
+    slots: dict[str, int] = field(default_factory=dict)
 
     @property
     def roots(self) -> list[Value]:
-        return [*self.outputs.values(), *(value.args[0] for value in self.reductions.values())]
+        coupled = (*self.reductions.values(), *self.evaluations.values())
+        return [*self.outputs.values(), *(value.args[0] for value in coupled)]
+
+    def evaluated_at(self, slot: str) -> int:
+        """The stage behind which the model is evaluated; -1 for the caller's own evaluation."""
+        return self.slots[slot] - 1
 
 
 def find_levels(builder: Builder, variants: list[Straight], view: str) -> list[Levelled]:
     found = [_separate(builder, each, view) for each in variants]
-    shared: dict[str, int] = {slot: 1 for each in found for slot in each.shared}
+    shared: dict[str, int] = {
+        slot: 0 if slot in each.evaluations else 1 for each in found for slot in each.shared
+    }
     while True:
         before = dict(shared)
         for each in found:
@@ -52,6 +63,9 @@ def find_levels(builder: Builder, variants: list[Straight], view: str) -> list[L
             for slot in each.shared:
                 shared[slot] = max(shared[slot], slots[slot])
         if shared == before:
+            evaluated = {slot for each in found for slot in each.evaluations}
+            for each in found:
+                each.settled = max((shared[slot] for slot in evaluated), default=0)
             return found
 
 
@@ -91,8 +105,14 @@ def closes_in_row(value: Value, view: str) -> bool:
 
 def _separate(builder: Builder, variant: Straight, view: str) -> Levelled:
     """Replace reductions that need a barrier by `result` leaves."""
-    shared = {slot: value for slot, (_, value) in variant.contributions.items()}
-    roots = [*variant.outputs.values(), *(value.args[0] for value in shared.values())]
+    shared = {
+        slot: value for slot, (op, value) in variant.contributions.items() if op not in EVALUATIONS
+    }
+    model = {
+        slot: value for slot, (op, value) in variant.contributions.items() if op in EVALUATIONS
+    }
+    coupled = (*shared.values(), *model.values())
+    roots = [*variant.outputs.values(), *(value.args[0] for value in coupled)]
     library = library_values(roots, view)
     reductions: dict[str, Value] = {}
 
@@ -115,8 +135,16 @@ def _separate(builder: Builder, variant: Straight, view: str) -> Levelled:
             value.op, (done[value.args[0]],), value.type, value.span, **attrs
         )
     outputs = {name: done[value] for name, value in variant.outputs.items()}
-    new_roots = [*outputs.values(), *(value.args[0] for value in reductions.values())]
-    return Levelled(outputs, reductions, library_values(new_roots, view), frozenset(shared))
+    evaluations = {
+        slot: builder.make(
+            value.op, (done[value.args[0]],), value.type, value.span, **dict(value.attrs)
+        )
+        for slot, value in model.items()
+    }
+    slots = frozenset((*shared, *model))
+    each = Levelled(outputs, reductions, frozenset(), slots, evaluations)
+    each.library = library_values(each.roots, view)
+    return each
 
 
 def _slot_name(value: Value, taken: dict[str, Value]) -> str:
@@ -139,7 +167,7 @@ def _local_levels(each: Levelled, shared: dict[str, int]) -> dict[str, int]:
     """Fill `each.level`; the stage at which every slot's result is there."""
     slots = dict(shared)
     level: dict[Value, int] = {}
-    pending = dict(each.reductions)
+    pending = {**each.reductions, **each.evaluations}
     # A reduction's operand may need another's result: take them as they become computable.
     order: list[tuple[str, Value]] = []
     while pending:
@@ -147,27 +175,33 @@ def _local_levels(each: Levelled, shared: dict[str, int]) -> dict[str, int]:
             slot
             for slot, value in pending.items()
             if not any(
-                v.op == "result" and v.attr("slot") in pending and v.attr("slot") not in shared
+                v.op in ("result", "evaluated")
+                and v.attr("slot") in pending
+                and v.attr("slot") not in shared
                 for v in reachable(value.args)
             )
         ]
         order.extend((slot, pending.pop(slot)) for slot in ready)
     for slot, value in order:
         _fill(value.args[0], each.library, slots, level)
+        if slot in each.evaluations:
+            own = value.op == "loss_at" and value.args[0].op == "param"
+            slots[slot] = max(slots.get(slot, 0), 0 if own else level[value.args[0]] + 1)
+            continue
         slots[slot] = max(
             slots.get(slot, 1), level[value.args[0]] + _after(value.args[0], each.library)
         )
     for value in each.outputs.values():
         _fill(value, each.library, slots, level)
     _sink_library(each, level)
-    each.level = level
+    each.level, each.slots = level, slots
     return slots
 
 
 def _sink_library(each: Levelled, level: dict[Value, int]) -> None:
     """Library values that only the library uses move down to the first stage that uses them, so
     that an identity matrix is made where it is multiplied."""
-    kept = {*each.outputs.values(), *(value.args[0] for value in each.reductions.values())}
+    kept = set(each.roots)
     earliest: dict[Value, int] = {}
     taken_apart: dict[Value, list[Value]] = {}
     for value in level:
@@ -194,7 +228,7 @@ def _fill(
     for value in reachable([root]):
         if value in level:
             continue
-        if value.op == "result":
+        if value.op in ("result", "evaluated"):
             level[value] = slots[value.attr("slot")]
             continue
         level[value] = max(

@@ -24,7 +24,7 @@ from optdsl.ops import OPS, Kind
 from optdsl.passes.hoist_scalars import hoist_scalars
 from optdsl.passes.one_update import one_update
 from optdsl.passes.pull_factors import pull_factors
-from optdsl.passes.variants import Branch, Straight, split_variants
+from optdsl.passes.variants import EVALUATIONS, Branch, Straight, split_variants
 from optdsl.schedule.build import VariantBuilder
 from optdsl.schedule.levels import Levelled, find_levels
 from optdsl.schedule.plan import Decision, Domain, Plan, Variant, domain_of
@@ -82,13 +82,16 @@ def check_supported(rule: Rule) -> None:
         if name.startswith("report "):
             wrong.append(("`report`", _label(value, rule)))
     for value in reachable(each for _, each in rule.outputs()):
-        if OPS[value.op].kind is Kind.CLOSURE or value.op in ("workers", "rank", "to_host"):
+        talks = OPS[value.op].kind is Kind.CLOSURE and value.op not in EVALUATIONS
+        if talks or value.op in ("workers", "rank", "to_host"):
             what = value.op.removesuffix("_at").replace("_", " ")
             wrong.append((f"`{what}`", _label(value, rule)))
         if value.op == "loop" and not all(a.type.on_device for a in value.attr("body").args):
             wrong.append(("a loop that works out a number of the host", _label(value, rule)))
     for value in _shared_in_loops(rule):
-        wrong.append(("a reduction over parameters in a loop", _label(value, rule)))
+        model = value.op in EVALUATIONS
+        what = "an evaluation of the model" if model else "a reduction over parameters"
+        wrong.append((f"{what} in a loop", _label(value, rule)))
     for state in rule.states:
         shared = state.type.instances < Instances.PARAM
         if shared and not state.type.shape.is_scalar and state.span is not None:
@@ -98,7 +101,8 @@ def check_supported(rule: Rule) -> None:
 
 
 def _shared_in_loops(rule: Rule) -> list[Value]:
-    """Reductions over parameters that change from one pass of a loop to the next."""
+    """Reductions over parameters, and evaluations of the model, that change from one pass of a loop
+    to the next."""
     found = []
     for loop in reachable(each for _, each in rule.outputs()):
         if loop.op != "loop":
@@ -108,7 +112,8 @@ def _shared_in_loops(rule: Rule) -> list[Value]:
         for value in reachable((*body.results, *(() if body.until is None else (body.until,)))):
             if any(each in inside for each in operands(value)):
                 inside.add(value)
-                if OPS[value.op].kind is Kind.REDUCE and value.attr("over") is not None:
+                over = OPS[value.op].kind is Kind.REDUCE and value.attr("over") is not None
+                if over or value.op in EVALUATIONS:
                     found.append(value)
     return found
 

@@ -140,6 +140,18 @@ class LibraryPass:
     outputs: tuple[Store, ...]
 
 
+@dataclass(frozen=True)
+class ModelPass:
+    """An evaluation of the model behind everything else of `stage`, with each parameter of the
+    variant at what lies in the buffer `point` (None: where it is). `op` is loss_at or grad_at; what
+    it gives lies in the temp `slot`. One with stage -1 is the caller's own."""
+
+    stage: int
+    op: str
+    slot: str
+    point: str | None
+
+
 Pass = KernelPass | LibraryPass
 
 
@@ -155,6 +167,7 @@ class Variant:
     passes: tuple[Pass, ...]
     scalars: tuple[Value, ...]
     states: tuple[str, ...]
+    models: tuple[ModelPass, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -83,13 +83,25 @@ class Search:
         return self.variant.level[value] + (1 if value in self.variant.library else 0)
 
     @cached_property
+    def points(self) -> dict[Value, int]:
+        """Where the model is evaluated, with the first stage behind which it is. The parameters
+        themselves need not be stored."""
+        found: dict[Value, int] = {}
+        for slot, value in self.variant.evaluations.items():
+            point, at = value.args[0], self.variant.evaluated_at(slot)
+            if point.op != "param":
+                found[point] = min(at, found.get(point, at))
+        return found
+
+    @cached_property
     def handed_over(self) -> list[Value]:
-        """Values of kernels that the library reads, and that are not in memory anyway."""
-        found = []
+        """Values of kernels that the library reads, or at which the model is evaluated, and that
+        are not in memory anyway. A state is copied: its new value may be stored before."""
+        found = [value for value in self.points if value not in self.variant.library]
         for value in reachable(self.variant.roots):
-            if value in self.variant.library or not value.type.on_device:
+            if value in self.variant.library or not value.type.on_device or value in found:
                 continue
-            if value.op in ("param", "grad", "state", "input", "result"):
+            if value.op in ("param", "grad", "state", "input", "result", "evaluated"):
                 continue
             if self.domain(value) in WIDE and any(
                 u in self.variant.library for u in self.users.get(value, [])
@@ -104,7 +116,8 @@ class Search:
         variant = self.variant
         sinks: list[Sink] = []
         for value in self.handed_over:
-            stages = [variant.level[u] for u in self.users[value] if u in variant.library]
+            stages = [variant.level[u] for u in self.users.get(value, []) if u in variant.library]
+            stages += [self.points[value]] if value in self.points else []
             sinks.append(Sink("temp", "", value, self.ready(value), min(stages)))
         for slot, reduction in variant.reductions.items():
             operand = reduction.args[0]
@@ -114,8 +127,12 @@ class Search:
                 )
         last = max([0, *(s.earliest for s in sinks), *(s.latest for s in sinks)])
         stores = [(n, v) for n, v in variant.outputs.items() if self._stored_wide(n, v)]
-        last = max([last, *(self.ready(value) for _, value in stores)])
-        sinks.extend(Sink("store", name, value, self.ready(value), last) for name, value in stores)
+        # Until the model has been evaluated p keeps its place, since others are evaluated with it,
+        # and states their values, since a closure may fail.
+        earliest = [max(self.ready(value), variant.settled) for _, value in stores]
+        last = max([last, *earliest])
+        for (name, value), first in zip(stores, earliest, strict=True):
+            sinks.append(Sink("store", name, value, first, last))
         return [_ordered(sink) for sink in sinks]
 
     def _stored_wide(self, name: str, value: Value) -> bool:
@@ -244,6 +261,9 @@ class Search:
                         self.rule.state(name).storage if value.op == "state" else Storage.COMPUTE
                     )
                     resident[value] = self._bytes(value, storage)
+            elif value.op == "evaluated":
+                if number >= self.variant.level[value]:
+                    resident[value] = self._bytes(value, Storage.COMPUTE)
             elif (
                 value in self.variant.library
                 and self.domain(value) is not Domain.SHAPED

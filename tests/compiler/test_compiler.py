@@ -52,7 +52,8 @@ def test_errors_of_all_rules_and_of_all_stages_of_one() -> None:
     with pytest.raises(CompileError) as caught:
         compile_source(Source("two.opt", text))
     assert [each.code for each in caught.value.diagnostics] == ["E202", "E207"]
-    text = TWO.replace("p -= lr * m", "p -= lr * grad(m)").replace("lr * g /", "lr * grad(p) /")
+    text = TWO.replace("p -= lr * m", "p -= lr * sum(m, over = workers)")
+    text = text.replace("lr * g /", "lr * sum(p, over = workers) /")
     with pytest.raises(CompileError) as caught:
         compile_source(Source("two.opt", text))
     assert [(each.code, each.span.line) for each in caught.value.diagnostics] == [

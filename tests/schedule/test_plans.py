@@ -94,7 +94,7 @@ def test_passes_do_what_the_rule_means(path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("body", "what"),
     [
-        ("g2 = grad(p + g)\n    p -= lr * g2", "`grad`"),
+        ("q = p\n    repeat 2:\n        q -= grad(q)\n    p -= lr * q", "an evaluation of the"),
         ("p -= lr * mean(g, over = workers)", "`worker sum`"),
         ("state s: [3, 3] over all = 1\n    p -= lr * g\n    s = 2 * s", "a state over parameters"),
         ("x = g\n    repeat 3:\n        x /= norm(x, over = all)\n    p -= x", "a reduction over"),
