@@ -30,17 +30,17 @@ Words = NDArray[np.uint32]
 
 
 def random_bits(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:
-    """16 random bits for each of `count` elements, as int64. Of 16 elements the first eight take
-    the upper halves of eight hashes of 32 bits (lowbias32, Wellons 2018), the others the lower
-    ones: half the work, in vectors."""
+    """16 random bits for each of `count` elements, as int64. Of 32 elements the first half take the
+    upper halves of 16 hashes of 32 bits (lowbias32, Wellons 2018), the others the lower ones: half
+    the work, in whole vectors."""
     index = torch.arange(count, device=device)
-    x = (index >> 4 << 3) + (index & 7) + key & _MASK
+    x = (index >> 5 << 4) + (index & 15) + key & _MASK
     x = x ^ x >> 16
     x = x * 0x7FEB352D & _MASK
     x = x ^ x >> 15
     x = x * 0x846CA68B & _MASK
     x = x ^ x >> 16
-    return torch.where((index & 8) == 0, x >> 16, x & 0xFFFF)
+    return torch.where((index & 16) == 0, x >> 16, x & 0xFFFF)
 
 
 def rounding_keys(seeds: Ints, members: Ints, updates: Ints) -> Ints:

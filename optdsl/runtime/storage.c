@@ -60,7 +60,8 @@ static inline u16 up_fp16(float x, unsigned random)
 }
 
 /* A parameter of 16 bits that rounds at random: `beside` is the key of this step. Tasks begin with
- * a multiple of 16 elements; the first eight of 16 take upper halves, the others lower ones. */
+ * a multiple of 32 elements, of which the first half take upper halves, the others lower ones: 16
+ * are what a vector of 256 bits stores at once. */
 #define STOCHASTIC(half) \
     LOAD(stochastic_##half) \
     { \
@@ -72,15 +73,15 @@ static inline u16 up_fp16(float x, unsigned random)
         u16 *restrict p = (u16 *)kept + lo; \
         const unsigned key = (unsigned)(i64)beside + (unsigned)(lo >> 1); \
         i64 i = 0; \
-        for (; i + 16 <= n; i += 16) \
-            _Pragma("omp simd") for (int k = 0; k < 8; k++) { \
+        for (; i + 32 <= n; i += 32) \
+            _Pragma("omp simd") for (int k = 0; k < 16; k++) { \
                 const unsigned random = scatter(key + (unsigned)(i >> 1) + k); \
                 p[i + k] = up_##half(x[i + k], random >> 16); \
-                p[i + 8 + k] = up_##half(x[i + 8 + k], random & 0xffff); \
+                p[i + 16 + k] = up_##half(x[i + 16 + k], random & 0xffff); \
             } \
         for (; i < n; i++) { \
-            const unsigned random = scatter(key + (unsigned)(i >> 4 << 3) + (i & 7)); \
-            p[i] = up_##half(x[i], i & 8 ? random & 0xffff : random >> 16); \
+            const unsigned random = scatter(key + (unsigned)(i >> 5 << 4) + (i & 15)); \
+            p[i] = up_##half(x[i], i & 16 ? random & 0xffff : random >> 16); \
         } \
     }
 
