@@ -3,6 +3,7 @@
     parse            text -> tree                       every syntax error, imports too
     lower            tree -> typed rule                 names, types; functions inlined
     split_variants   rule -> straight variants          one for each way host conditions fall
+    add_evaluation   variants -> variants               and those that evaluate
     one_update       variants -> variants               p's updates as one subtraction
     pull_factors     variants -> variants               sums freed of factors they need not wait for
     hoist_scalars    variants -> variants               products with host numbers gathered

@@ -83,9 +83,20 @@ class Reference:
         dtype: torch.dtype,
         closure: interpreter.Closure | None = None,
     ) -> interpreter.Outcome:
+        return interpreter.run(self._read(), members, dtype, closure)
+
+    def evaluate(
+        self,
+        members: Sequence[Any],
+        dtype: torch.dtype,
+        closure: interpreter.Closure | None = None,
+    ) -> interpreter.Outcome:
+        return interpreter.evaluate(self._read(), members, dtype)
+
+    def _read(self) -> Rule:
         if self.rule is None:
             self.rule = read_rule(self.path.read_text("utf-8"))
-        return interpreter.run(self.rule, members, dtype, closure)
+        return self.rule
 
 
 class _Loader(Loader):

@@ -74,6 +74,8 @@ def host_number(value: Value, facts: Facts, known: Mapping[Value, bool] | None =
             return facts.t
         case "first":
             return facts.first
+        case "evaluating":
+            return False
         case "name_matches":
             return re.search(value.attr("pattern"), facts.name) is not None
         case "workers" | "lead_size":

@@ -345,6 +345,7 @@ _PLAN_LEAVES = [
     _leaf("result", "a finished reduction; attribute slot"),
     _leaf("evaluated", "what an evaluation of the model gave in this step; attribute slot"),
     _leaf("row_result", "a row reduction closed by an earlier phase of this pass; attribute slot"),
+    _leaf("evaluating", "whether p is to get its value for evaluation, instead of a step"),
     _leaf(
         "g_scale", "what gradients are multiplied by: 1 over a gradient scaler's scale, negative "
         "under maximize",

@@ -104,6 +104,9 @@ class Host:
         """The lines that give one number per entry of the variant's scalar table."""
         script = self._script(_hyper_name, "h", "e")
         texts = script.write(variant.scalars)
+        if not variant.scalars:
+            script.add("return ()")
+            return "\n".join(script.lines)
         script.add("return (")
         for index, (value, text) in enumerate(zip(variant.scalars, texts, strict=True)):
             script.add(f"    {bare(text)},  # {f'{index}: {place_of(value)}'.rstrip(': ')}")
@@ -177,7 +180,7 @@ class Host:
                 return f"h[{literal(value.attr('name'))}]{index}"
             case "attribute":
                 return f"{self._read('attributes')}[{literal(value.attr('name'))}]"
-            case "t" | "steps":
+            case "t" | "steps" | "evaluating":
                 return self._read(value.op)
             case "g_scale":
                 return "e.g_scale"

@@ -351,4 +351,25 @@ optimizer Scaled(lr = 0.1):
     p -= lr * g / (sqrt(v) + 1e-8)
 """,
     ),
+    Code(
+        code="E418",
+        name="evaluation-gone",
+        title="A value for evaluation that only the step has",
+        text="""\
+A model is switched to evaluation between two steps, when gradients, old states and what the step
+worked out are gone. `eval VALUE` is therefore made of p and the states as the step leaves them.
+""",
+        wrong="""\
+optimizer Ahead(lr = 0.1):
+    p -= lr * g
+    eval p - lr * g
+""",
+        right="""\
+optimizer Ahead(lr = 0.1):
+    state last
+    last = g
+    p -= lr * g
+    eval p - lr * last
+""",
+    ),
 )

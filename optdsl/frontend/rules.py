@@ -15,6 +15,7 @@ from optdsl.frontend.declarations import is_exclusive
 from optdsl.frontend.lints import lint
 from optdsl.frontend.references import STAND_IN, References, RuleItem, inner_parameters
 from optdsl.frontend.scope import Scope as FileScope
+from optdsl.ir.evaluation import GoneError, evaluation_of
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Hyper, Rule, Scope, Value, reachable
 from optdsl.source import Span
@@ -265,7 +266,7 @@ class Rules(References):
             return None
         return self._rule(item, scope, param)
 
-    def _rule(self, item: RuleItem, scope: FileScope, param: Value) -> Rule:
+    def _rule(self, item: RuleItem, scope: FileScope, param: Value) -> Rule | None:
         final = self.store[P]
         updates = {
             name: self.store[("state", name)]
@@ -277,7 +278,7 @@ class Rules(References):
         for path, value in self.evaluations:
             evaluated = self._where_reached(path, value, evaluated or final)
         roots = [final, *updates.values(), *self.reports.values()]
-        return Rule(
+        rule = Rule(
             name=item.name,
             doc=_docstring(item),
             source=scope.module.span.source,
@@ -296,6 +297,25 @@ class Rules(References):
             reads_gradient=any(value.op == "grad" for value in reachable(roots)),
             static_conditions=tuple(self.static_conditions),
         )
+        return rule if self._can_evaluate(rule, item) else None
+
+    def _can_evaluate(self, rule: Rule, item: RuleItem) -> bool:
+        """Whether the value of `eval` can be had after the step; reports it if not."""
+        try:
+            evaluation_of(rule)
+        except GoneError as error:
+            gone, value = error.value, rule.evaluated
+            said = (Label(gone.span, "this is there during the step alone"),) if gone.span else ()
+            self.report(
+                "E418",
+                "the value for evaluation cannot be had from p and the states",
+                (value.span if value is not None else None) or item.name_span,
+                "",
+                *said,
+                help="keep what it needs in a state, and let `eval` come last",
+            )
+            return False
+        return True
 
     def _where_reached(self, path: Scope, value: Value, otherwise: Value) -> Value:
         for condition, side in reversed(path):

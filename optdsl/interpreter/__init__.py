@@ -11,6 +11,15 @@ is the lockstep of the language's definition. Does not do: storage (values are n
 from __future__ import annotations
 
 from optdsl.interpreter.members import Closure, Member, Outcome, Update, matrix_sizes
-from optdsl.interpreter.run import first_value, run
+from optdsl.interpreter.run import evaluate, first_value, run
 
-__all__ = ["Closure", "Member", "Outcome", "Update", "first_value", "matrix_sizes", "run"]
+__all__ = [
+    "Closure",
+    "Member",
+    "Outcome",
+    "Update",
+    "evaluate",
+    "first_value",
+    "matrix_sizes",
+    "run",
+]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from optdsl.interpreter.evaluate import Evaluation, Memo, couples
 from optdsl.interpreter.members import Closure, Member, Outcome, Update
+from optdsl.ir.evaluation import evaluation_of
 from optdsl.ir.nodes import LoopBody, Rule, StateDecl, Value, reachable, scope_of
 from optdsl.types import Instances
 
@@ -31,6 +32,17 @@ def run(
     Raises ValueError where the step lacks what the rule reads: a gradient, an input, the model.
     """
     return Run(rule, list(members), dtype, closure).outcome()
+
+
+def evaluate(rule: Rule, members: Sequence[Member], dtype: torch.dtype = torch.float64) -> Outcome:
+    """The p that `eval` gives each of `members` between two steps, of which t was the last.
+
+    Raises ValueError where the rule has no such value.
+    """
+    shown = evaluation_of(rule)
+    if shown is None:
+        raise ValueError(f"{rule.name} has no value for evaluation but p")
+    return run(shown, members, dtype)
 
 
 def first_value(rule: Rule, name: str, member: Member, dtype: torch.dtype) -> Tensor:

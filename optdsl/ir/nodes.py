@@ -181,9 +181,12 @@ class Rule:
             yield f"report {name}", value
 
 
-def reachable(roots: Iterable[Value], *, into_loops: bool = True) -> list[Value]:
-    """All values that `roots` depend on, operands before users. Iterative: graphs can be deep."""
-    seen: set[Value] = set()
+def reachable(
+    roots: Iterable[Value], *, into_loops: bool = True, beyond: Iterable[Value] = ()
+) -> list[Value]:
+    """All values that `roots` depend on, operands before users; those `beyond` are not looked at.
+    Iterative: graphs can be deep."""
+    seen = set(beyond)
     order: list[Value] = []
     stack: list[tuple[Value, bool]] = [(root, False) for root in reversed(list(roots))]
     while stack:

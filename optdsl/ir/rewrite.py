@@ -6,7 +6,7 @@ Does not do: any rule of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from optdsl.ir.nodes import Builder, LoopBody, Value, reachable
 
@@ -23,10 +23,13 @@ def rebuild(builder: Builder, value: Value, args: tuple[Value, ...]) -> Value:
     return new
 
 
-def rewrite(builder: Builder, roots: Iterable[Value], step: Step) -> dict[Value, Value]:
-    """What each value under `roots` becomes. `step` sees a value over rewritten operands."""
-    done: dict[Value, Value] = {}
-    for value in reachable(roots):
+def rewrite(
+    builder: Builder, roots: Iterable[Value], step: Step, given: Mapping[Value, Value] | None = None
+) -> dict[Value, Value]:
+    """What each value under `roots` becomes. `step` sees a value over rewritten operands; what is
+    `given` is not looked into."""
+    done: dict[Value, Value] = dict(given or {})
+    for value in reachable(roots, beyond=tuple(done)):
         args = tuple(done[arg] for arg in value.args)
         if value.op == "loop":
             done[value] = _loop(builder, value, args, done)

@@ -56,22 +56,24 @@ class _Need(Exception):
 Known = dict[Value, bool]
 
 
-def split_variants(rule: Rule) -> Split:
-    """All variants of `rule`. Raises CompileError (E510) where there are too many."""
+def split_variants(rule: Rule, prefix: str = "") -> Split:
+    """All variants of `rule`; names of slots begin with `prefix`. Raises CompileError (E510) where
+    there are too many."""
     outputs = dict(rule.outputs())
-    sites = _sites(list(outputs.values()))
+    sites = _sites(list(outputs.values()), prefix)
     split = Split(0, [], {slot: site for site, slot in sites.items()})
     split.tree = _grow(rule, outputs, sites, {}, split)
     return split
 
 
-def _sites(roots: list[Value]) -> dict[Value, str]:
+def _sites(roots: list[Value], prefix: str) -> dict[Value, str]:
     """A slot name for each reduction over parameters and each evaluation of the model."""
     names: dict[Value, str] = {}
     for value in reachable(roots):
         coupled = OPS[value.op].kind is Kind.REDUCE and value.attr("over") is not None
         if coupled or value.op in EVALUATIONS:
             base = f"{value.op.removesuffix('_of')}_{value.attr('over')}" if coupled else value.op
+            base = prefix + base
             taken, name, count = set(names.values()), base, 2
             while name in taken:
                 name, count = f"{base}{count}", count + 1

@@ -90,6 +90,7 @@ class Environment:
         "batch",
         "born",
         "cols",
+        "evaluating",
         "g_scale",
         "long",
         "name",
@@ -112,6 +113,7 @@ class Environment:
         self.born = born
         self.t = t
         self.steps = 0
+        self.evaluating = False
         self.g_scale = 1.0
 
     def first(self, state: str) -> bool:

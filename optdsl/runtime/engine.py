@@ -11,7 +11,6 @@ interface (optimizer.py), checkpoints.
 
 from __future__ import annotations
 
-import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -24,11 +23,12 @@ from optdsl.runtime.checkpoint import Loaded
 from optdsl.runtime.cohorts import Cohort, make_cohorts, split_cohorts
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.evaluations import checked_model, evaluate
-from optdsl.runtime.gradients import Gradients, Scanner, unscaling
-from optdsl.runtime.groups import check_static, make_members, plain_hypers, static_values
+from optdsl.runtime.gradients import Gradients, Scanner, no_gradients, unscaling
+from optdsl.runtime.groups import check_static, flat, make_members, plain_hypers, static_values
 from optdsl.runtime.holdings import Group, Holdings, describe
 from optdsl.runtime.matching import STEPS
 from optdsl.runtime.model import Model
+from optdsl.runtime.modes import evaluation
 from optdsl.runtime.plans import INACTIVE, Plans, check_shared, set_addresses
 from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter, reference_step
@@ -172,6 +172,15 @@ class Engine:
             self._advance(groups, decisions)
         self.counters.steps += 1
 
+    def evaluate(self) -> None:
+        """Gives p the rule's value for evaluation where the states for it are; changes no state."""
+        if self._stale(groups := self.owner.param_groups):
+            self._look(groups)
+        self._settle()
+        hypers = [plain_hypers(group, self._names) for group in groups]
+        with evaluation(self.program, self._cohorts, groups, hypers, self._born) as decisions:
+            self._step_host(decisions, hypers, no_gradients(len(self._params)), None)
+
     def _step_host(
         self,
         decisions: tuple[int, ...],
@@ -261,7 +270,7 @@ class Engine:
             return True
         if len(groups) != len(self._statics):
             return True
-        params = _flat(groups)
+        params = flat(groups)
         return (
             any(group is not known for group, (known, _) in zip(groups, self._statics, strict=True))
             or len(params) != len(self._listed)
@@ -285,7 +294,7 @@ class Engine:
             (group, known.get(id(group)) or static_values(self.program, group)) for group in groups
         ]
         members = make_members(self.program, groups)
-        self._listed = _flat(groups)
+        self._listed = flat(groups)
         self._params = [member.p for member in members]
         self._addresses = list(map(Tensor.data_ptr, self._params))
         for member, address in zip(members, self._addresses, strict=True):
@@ -407,7 +416,9 @@ class Engine:
             )
         pairs = zip(self._cohorts, decisions, strict=True)
         cohorts = [cohort for cohort, variant in pairs if variant != INACTIVE]
-        reference_step(self.interpreter, self._holdings, cohorts, hypers, gradients.tensors, model)
+        evaluates = any(cohort.e.evaluating for cohort in cohorts)
+        run = self.interpreter.evaluate if evaluates else self.interpreter
+        reference_step(run, self._holdings, cohorts, hypers, gradients.tensors, model)
 
     def _advance(self, groups: Sequence[Group], decisions: tuple[int, ...]) -> None:
         """Counts the step, and notes which states exist now."""
@@ -434,7 +445,3 @@ class Engine:
                 if (domain := self._states[name].domain) == "all"
                 or (domain == "group" and cohort.group_index == group_index)
             }
-
-
-def _flat(groups: Sequence[Group]) -> list[Tensor]:
-    return list(itertools.chain.from_iterable([group["params"] for group in groups]))

@@ -36,6 +36,11 @@ class Gradients:
     active: list[bool]
 
 
+def no_gradients(count: int) -> Gradients:
+    """What there is for `count` parameters where nothing reads a gradient."""
+    return Gradients([None] * count, np.zeros(count, np.int64), [False] * count)
+
+
 class Scanner:
     """Scans the gradients of `params`, which stay the same as long as the scanner lives. The first
     scan looks at each gradient closely; what later ones take for granted is said there."""

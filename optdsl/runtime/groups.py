@@ -9,6 +9,7 @@ Relies on: program.py, cohorts.py. Does not do: the meaning of a hyperparameter 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -179,6 +180,11 @@ def attributes_of(program: Program, group: Mapping[str, Any], position: int) -> 
         value = group[name]
         result[name] = value.get(position, default) if isinstance(value, Mapping) else plain(value)
     return result
+
+
+def flat(groups: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+    """All parameters of `groups`, in order."""
+    return list(itertools.chain.from_iterable([group["params"] for group in groups]))
 
 
 def make_members(program: Program, groups: Sequence[Mapping[str, Any]]) -> list[Member]:

@@ -40,6 +40,7 @@ from optdsl.runtime.groups import (
     normalize_attributes,
 )
 from optdsl.runtime.model import Model
+from optdsl.runtime.modes import Evaluating
 from optdsl.runtime.program import TABLE_VERSION, Program
 from optdsl.runtime.reference import Interpreter
 from optdsl.runtime.residence import check_capturable
@@ -47,7 +48,7 @@ from optdsl.runtime.state import plain_table
 from optdsl.runtime.storage import Choice, check_exempt, check_halves, choose, choose_rounding
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Evaluating, torch.optim.Optimizer):
     """A compiled optimizer.
 
     `params` are tensors, (name, tensor) pairs or groups, as for torch.optim. `hypers` gives the
@@ -68,6 +69,7 @@ class Optimizer(torch.optim.Optimizer):
 
     program: ClassVar[Program]
     interpreter: ClassVar[Interpreter | None] = None
+    _engine: Engine
     _step_supports_amp_scaling = True
     """torch.amp.GradScaler then leaves the division to the step, which does it in float32 where it
     reads the gradient, and sees clips after it."""
@@ -184,6 +186,8 @@ class Optimizer(torch.optim.Optimizer):
         *,
         inputs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if self._is_evaluating:
+            raise RuntimeError(f"{self.program.name} is in evaluation: call train() before step()")
         model = None if closure is None else Model(self.program.name, closure)
         if model is not None and self.program.needs_own_evaluation:
             model.begin()
@@ -227,6 +231,7 @@ class Optimizer(torch.optim.Optimizer):
             self.param_groups = loaded.groups
             self.state = defaultdict(dict, loaded.states)
             self._engine.forget()
+        self._find_mode()
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
@@ -248,3 +253,4 @@ class Optimizer(torch.optim.Optimizer):
         self._engine = self._make_engine()
         for group in self.param_groups:
             self._engine.record(group)
+        self._find_mode()

@@ -57,16 +57,23 @@ class Outcome(Protocol):
     shared: Mapping[tuple[str, int | None], Tensor]
 
 
-class Interpreter(Protocol):
-    """Runs one step for all that take part, with values of `dtype`."""
+class Run(Protocol):
+    """Works something out for all that take part, with values of `dtype`."""
 
     def __call__(
         self, members: Sequence[Participant], dtype: torch.dtype, closure: Part | None = None
     ) -> Outcome: ...
 
 
+class Interpreter(Run, Protocol):
+    """Runs one step; `evaluate` gives p its value for evaluation."""
+
+    @property
+    def evaluate(self) -> Run: ...
+
+
 def reference_step(
-    interpreter: Interpreter,
+    interpreter: Run,
     holdings: Holdings,
     cohorts: Sequence[Cohort],
     hypers: Sequence[Mapping[str, Any]],

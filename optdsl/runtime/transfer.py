@@ -21,7 +21,11 @@ from optdsl.runtime.program import State
 from optdsl.runtime.storage import BLOCKS
 from optdsl.runtime.stored import SCALE, BlockCodec
 
-OF_PARAMETERS = ("p.master", "p.compensation", "p.low")
+TRAIN = "p.train"
+"""Where a parameter's value in training lies while it is in evaluation."""
+
+OF_ROUNDING = frozenset(("p.master", "p.compensation", "p.low"))
+OF_PARAMETERS = OF_ROUNDING | {TRAIN}
 """What may lie beside a parameter."""
 
 
@@ -45,6 +49,10 @@ def parameter_parts(
             value = entry[part.beside]
             _expect(member, part.beside, value, part.shape, part.dtype)
             found[part.beside] = value.detach().to(member.p.device, copy=True).contiguous()
+    if entry.get(TRAIN) is not None and "evaluating" in holdings.program.reads:
+        value = entry[TRAIN]
+        _expect(member, TRAIN, value, tuple(member.p.shape), member.p.dtype)
+        found[TRAIN] = value.detach().to(member.p.device, copy=True)
     return found
 
 

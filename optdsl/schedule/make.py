@@ -1,6 +1,7 @@
 """make_plan: from a typed rule to the passes of every variant.
 
     split_variants   one straight-line rule for each way the host conditions fall
+    add_evaluation   the value for evaluation as variants of their own
     one_update       p's updates as one subtraction, rounded once
     pull_factors     sums freed of the factors that they need not wait for
     hoist_scalars    products with host numbers gathered
@@ -21,6 +22,7 @@ from optdsl.diagnostics import CompileError, Diagnostic, Label
 from optdsl.ir.nodes import Builder, LoopBody, Rule, Value, operands, reachable
 from optdsl.ir.rewrite import rebuild
 from optdsl.ops import OPS, Kind
+from optdsl.passes.add_evaluation import add_evaluation
 from optdsl.passes.hoist_scalars import hoist_scalars
 from optdsl.passes.one_update import one_update
 from optdsl.passes.pull_factors import pull_factors
@@ -34,6 +36,7 @@ from optdsl.types import Instances
 Observer = Callable[[str, object], None]
 PASSES = (
     "split_variants",
+    "add_evaluation",
     "one_update",
     "pull_factors",
     "hoist_scalars",
@@ -49,6 +52,8 @@ def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan
     check_supported(rule)
     split = split_variants(rule)
     observe("split_variants", split)
+    add_evaluation(rule, split)
+    observe("add_evaluation", split)
     for variant in split.variants:
         if "p" in variant.outputs:
             variant.outputs["p"] = one_update(rule.builder, variant.outputs["p"])

@@ -45,6 +45,8 @@ COSTS = {
     "Adamax": (1, 28, 8),
     "NAdam": (1, 28, 8),  # and a number for each parameter
     "RAdam": (1, 28, 8),
+    "ScheduleFreeSGD": (1, 20, 4),  # g p z, p z, and two numbers for each parameter
+    "ScheduleFreeAdamW": (1, 28, 8),
     "LookaheadAdamW": (1, 28, 12),  # the slow weights rest but for every fifth step
     "AMSGrad": (1, 36, 12),  # g p m v largest, p m v largest
     "AMSGradDebiased": (1, 36, 12),
