@@ -94,7 +94,7 @@ def options_of(types: Iterable[tl.dtype], operands: int, *, hip: bool) -> dict[s
         return OPTIONS
     if hip or any(each.primitive_bitwidth > 32 for each in types):
         return {**OPTIONS, "num_warps": 8}
-    return {**OPTIONS, "num_warps": 8, "maxnreg": 48 if operands <= 4 else 64}
+    return {**OPTIONS, "num_warps": 8, "maxnreg": 48 if operands <= 4 else 80}
 
 
 NARROW = {"COUNT": 1024, "WIDTH": 1}
