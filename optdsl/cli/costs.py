@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 
 from optdsl.cli.rules import find_target, pick
+from optdsl.cli.terminal import Fault
 from optdsl.compiler import compile_rule
 from optdsl.diagnostics import Sink
 from optdsl.explain import SHAPE, Report, explain_plan
 from optdsl.frontend.check import check_scope
 from optdsl.frontend.rules import rule_names
 from optdsl.frontend.scope import make_scope
+from optdsl.schedule.storage import read_storage
 
 
 def reports(options: argparse.Namespace) -> list[Report]:
@@ -23,7 +25,11 @@ def reports(options: argparse.Namespace) -> list[Report]:
     scope = make_scope(target.source, sink, target.folder)
     check_scope(scope, sink)
     sink.check()
-    return [
-        explain_plan(compile_rule(scope, name).plan, options.shape or SHAPE)
-        for name in pick(target, rule_names(scope))
-    ]
+    try:
+        storage = None if options.storage is None else read_storage(options.storage)
+        return [
+            explain_plan(compile_rule(scope, name, storage=storage).plan, options.shape or SHAPE)
+            for name in pick(target, rule_names(scope))
+        ]
+    except ValueError as error:
+        raise Fault(str(error)) from None

@@ -56,6 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="bytes a second (default: 4.3TB/s, what one H200 moves)",
     )
     parser.add_argument("--shape", type=_shape, metavar="RxC", help="default: 1024x1024")
+    parser.add_argument(
+        "--storage", metavar="[KEY=]S,…", help="of states, such as int8 or exp_avg_sq=int8"
+    )
     memory = parser.add_argument_group("memory, instead of costs")
     memory.add_argument(
         "--model",
@@ -67,9 +70,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bf16", "fp16", "float64"),
         default="float32",
         help="of parameters and gradients (default: float32)",
-    )
-    memory.add_argument(
-        "--storage", metavar="[KEY=]S,…", help="of states, such as int8 or exp_avg_sq=int8"
     )
     memory.add_argument(
         "--set", action="append", metavar="NAME=VALUE", help="a hyperparameter (repeatable)"
@@ -110,8 +110,8 @@ def run(options: argparse.Namespace) -> int:
         return _explain_code(options.subject)
     if options.model is not None:
         return int(importlib.import_module("optdsl.cli.memory").run(options))
-    if options.storage or options.set or options.attribute:
-        raise Fault("--storage, --set and --attribute are for --model")
+    if options.set or options.attribute:
+        raise Fault("--set and --attribute are for --model")
     # The compiler takes 0.2 s to import, which a code does not need.
     reports: list[Report] = importlib.import_module("optdsl.cli.costs").reports(options)
     if options.json:

@@ -21,13 +21,14 @@ from optdsl.frontend.scope import make_scope
 from optdsl.ir.nodes import Rule
 from optdsl.memory import Memory, count_memory
 from optdsl.models import shapes_of
+from optdsl.schedule.storage import read_storage
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints the memory of each rule that is meant. Raises CompileError, Fault."""
     try:
         shapes = shapes_of(options.model)
-        storage = _storage(options.storage)
+        storage = None if options.storage is None else read_storage(options.storage)
         hypers = dict(_setting("--set", each) for each in options.set or ())
         attributes = [_attribute(each) for each in options.attribute or ()]
         found = [
@@ -57,14 +58,6 @@ def _rules(options: argparse.Namespace) -> Iterator[Rule]:
         sink.check()
         assert rule is not None, "a rule without errors was not lowered"
         yield rule
-
-
-def _storage(text: str | None) -> str | dict[str, str] | None:
-    """`int8`, or `exp_avg=int8,exp_avg_sq=bf16`."""
-    if text is None or "=" not in text:
-        return text
-    pairs = [each.partition("=") for each in text.split(",")]
-    return {key.strip(): storage.strip() for key, _, storage in pairs}
 
 
 def _setting(option: str, text: str) -> tuple[str, Any]:

@@ -577,3 +577,13 @@ def test_verify_holds_codes_to_the_oracle(capsys) -> None:
     assert "ok" in capsys.readouterr().out
     assert main(["verify", "Lion", *options, "--storage", "int3"]) == 2
     assert "no storage 'int3'" in capsys.readouterr().err
+
+
+def test_explain_counts_the_bytes_of_codes(capsys) -> None:
+    assert main(["explain", "AdamW", "--json", "--storage", "exp_avg=bf16,exp_avg_sq=int8"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    one = 1 + 4 / 256
+    assert report["state_bytes_per_param"] == 2 + one
+    assert report["bytes_per_param"] == round(12 + 2 * (2 + one), 3)
+    assert main(["explain", "AdamW", "--storage", "exp=bf16"]) == 2
+    assert "no state 'exp'" in capsys.readouterr().err

@@ -261,7 +261,7 @@ def test_the_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["--model", "gpt2", "--set", "betas"], "NAME=VALUE"),
         (["--model", "gpt2", "--attribute", "x=1@("], "--attribute"),
         (["--model", "gpt2", "--attribute", "x=1"], "no attribute 'x'"),
-        (["--storage", "int8"], "for --model"),
+        (["--set", "lr=1"], "for --model"),
     ],
 )
 def test_mistakes(

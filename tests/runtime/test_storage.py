@@ -37,8 +37,9 @@ def judged(one: Subject, target: str, dtype: torch.dtype, shapes=QUICK) -> None:
     assert outcome.worst_share > 0.1, "bounds that anything would keep"
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("target", ["cpu", "reference"])
+@pytest.mark.parametrize(
+    ("target", "dtype"), [*(("cpu", each) for each in DTYPES), ("reference", BF16)], ids=str
+)
 def test_each_state_lies_as_it_is_told(target: str, dtype: torch.dtype) -> None:
     judged(stored("AdamW", {"exp_avg": "bf16", "exp_avg_sq": "fp16"}), target, dtype)
 
@@ -185,8 +186,9 @@ def near(ours, theirs, least: float = 0.999) -> None:
         assert not p.numel() or close.double().mean() >= least
 
 
-@pytest.mark.parametrize("storage", CODED)
-@pytest.mark.parametrize("target", ["cpu", "reference"])
+@pytest.mark.parametrize(
+    ("target", "storage"), [*(("cpu", each) for each in CODED), ("reference", "int4")]
+)
 def test_codes_are_as_near_as_they_can_be(target: str, storage: str) -> None:
     """Against the float64 interpreter of the rule, each step from what the target holds."""
     shapes = [(4096,), (4097,), (255,), (5, 1000), (300, 17), ()]
@@ -194,7 +196,7 @@ def test_codes_are_as_near_as_they_can_be(target: str, storage: str) -> None:
     judged(stored("AdamW", storage), target, torch.bfloat16, shapes[:2])
 
 
-@pytest.mark.parametrize("name", ["LAMB", "Adafactor", "SWAN", "Lion"])
+@pytest.mark.parametrize("name", ["LAMB", "Adafactor", "Lion"])
 def test_codes_of_other_rules_are_so_too(name: str) -> None:
     judged(stored(name, "int8"), "cpu", torch.float32, [(64, 80), (80, 64), (4099,)])
 
