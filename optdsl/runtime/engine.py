@@ -83,7 +83,8 @@ class Engine:
 
     def forget(self) -> None:
         """Drops all that was learnt of parameters and states; the next step looks anew."""
-        self._settle()
+        if self._residents.plans:
+            self._residents.settle(self.owner.param_groups)
         self._write_counts()
         self._seen_changes = -1
         self._owned: list[ParameterState] = []
@@ -134,19 +135,16 @@ class Engine:
             if recorded:
                 check_static(self.program, group, recorded)
         hypers = [plain_hypers(group, self._names) for group in groups]
-        resident = self._may_reside and self._residents.wanted(
-            groups, hypers, self._backends, found_inf
-        )
-        if graph:
-            check_capture(self.program, groups, resident=resident)
+        asked = groups, hypers, self._backends, found_inf
+        resident = self._may_reside and self._residents.wanted(*asked)
         self.counters.scans += 1
         gradients = self._scanner.scan()
         if graph:
-            members = [member for cohort in self._cohorts for member in cohort.members]
-            check_active(self.program, members, gradients.active)
+            check_capture(self.program, groups, resident=resident)
+            check_active(self.program, self._cohorts, gradients.active)
         if gradients.active is not self._active and gradients.active != self._active:
             forbid(self.program, graph, "other parameters took part in the last one")
-            self._settle()
+            self._residents.settle(groups)
             self._split(gradients.active)
         plans: list[DevicePlan] = []
         if resident:
@@ -155,10 +153,16 @@ class Engine:
             if self._all_born(decisions):
                 plans = self._find(decisions, hypers, gradients, graph=graph)
         if plans and not any(each.buffers.packing.hosted for p in plans for each in p.classes):
-            self._step_device(decisions, plans, gradients, scale, found_inf, graph=graph)
+            active = [c for c, v in zip(self._cohorts, decisions, strict=True) if v != INACTIVE]
+            self._residents.settle_for(plans, groups, active, graph)
+            for plan in plans:
+                self._residents.begin(plan, groups, gradients, (scale, found_inf), graph)
+                self._run(plan, gradients)
+            if graph:
+                self._residents.keep(plans, self._plans.memory())
         else:
             forbid(self.program, graph, "it creates states, or rounds what is stored in few bits")
-            self._settle()
+            self._residents.settle(groups)
             if found_inf is not None and float(found_inf):
                 self.counters.skipped += 1
                 return
@@ -176,7 +180,7 @@ class Engine:
         """Gives p the rule's value for evaluation where the states for it are; changes no state."""
         if self._stale(groups := self.owner.param_groups):
             self._look(groups)
-        self._settle()
+        self._residents.settle(groups)
         hypers = [plain_hypers(group, self._names) for group in groups]
         with evaluation(self.program, self._cohorts, groups, hypers, self._born) as decisions:
             self._step_host(decisions, hypers, no_gradients(len(self._params)), None)
@@ -200,52 +204,6 @@ class Engine:
             plan.runner.begin(addresses=addresses)
             self._run(plan, gradients, model)
 
-    def _step_device(
-        self,
-        decisions: tuple[int, ...],
-        plans: list[DevicePlan],
-        gradients: Gradients,
-        scale: Tensor | None,
-        found_inf: Tensor | None,
-        *,
-        graph: bool,
-    ) -> None:
-        """A step whose numbers the device works out, from the counts that it keeps."""
-        groups = self.owner.param_groups
-        if self._residents.plans is not plans:
-            forbid(self.program, graph, "the last one ran other passes, or on the host's numbers")
-            self._settle()
-            pairs = zip(self._cohorts, decisions, strict=True)
-            self._residents.enter(plans, groups, [c for c, v in pairs if v != INACTIVE])
-        for plan in plans:
-            assert plan.runner is not None
-            tables = self._residents.of(plan)
-            if not graph:
-                tables.sync(groups)
-            elif tables.stale(groups):
-                raise RuntimeError(
-                    f"{self.program.name}: a hyperparameter changed since the last step; call "
-                    "sync_hypers() before the capture"
-                )
-            tables.prepare(groups, scale, found_inf)
-            addresses = set_addresses(plan, gradients)
-            plan.runner.begin_resident(tables.prologues, addresses=addresses, capturing=graph)
-            self._run(plan, gradients)
-            if graph:
-                plan.addresses = b""  # they stand in the graph, not yet in the table
-        if graph:
-            self._residents.keep(plans, self._plans.memory())
-
-    def _settle(self) -> None:
-        """Makes the host the one who counts."""
-        if not self._residents.plans:
-            return
-        self._residents.read(self.owner.param_groups)
-        for plan in self._residents.plans:
-            assert plan.runner is not None
-            plan.runner.end_residence()
-        self._residents.plans = []
-
     def _all_born(self, decisions: tuple[int, ...]) -> bool:
         pairs = zip(self._cohorts, decisions, strict=True)
         return all(v == INACTIVE or self._born[v] <= cohort.e.born for cohort, v in pairs)
@@ -259,7 +217,7 @@ class Engine:
         returns False. Raises ValueError, with nothing changed, where that cannot be."""
         if not self._residents.captured:
             return False
-        self._settle()
+        self._residents.settle(self.owner.param_groups)
         cohorts = [] if self._stale(self.owner.param_groups) else self._cohorts
         self._residents.load(loaded, self.owner.state, self.owner.param_groups, cohorts)
         return True

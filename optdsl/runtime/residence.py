@@ -24,9 +24,11 @@ import torch
 from torch import Tensor
 
 from optdsl.runtime.checkpoint import Loaded, copy_in_place
-from optdsl.runtime.cohorts import Cohort, Member
+from optdsl.runtime.cohorts import Cohort
+from optdsl.runtime.gradients import Gradients
 from optdsl.runtime.holdings import describe
 from optdsl.runtime.matching import STEPS
+from optdsl.runtime.plans import set_addresses
 from optdsl.runtime.program import Program
 from optdsl.runtime.stages import DevicePlan, PrologueCall, StepClass
 from optdsl.runtime.state import STEP
@@ -209,6 +211,53 @@ class Residents:
         """The tables of a plan that resides, or did."""
         return self._tables[plan]
 
+    def settle(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Makes the host the one who counts."""
+        if self.plans:
+            self.read(groups)
+            for plan in self.plans:
+                assert plan.runner is not None
+                plan.runner.end_residence()
+            self.plans = []
+
+    def settle_for(
+        self,
+        plans: list[DevicePlan],
+        groups: Sequence[dict[str, Any]],
+        active: Iterable[Cohort],
+        graph: bool,
+    ) -> None:
+        """Makes `plans` those that reside, if they do not yet."""
+        if self.plans is not plans:
+            forbid(self.program, graph, "the last one ran other passes, or on the host's numbers")
+            self.settle(groups)
+            self.enter(plans, groups, active)
+
+    def begin(
+        self,
+        plan: DevicePlan,
+        groups: Groups,
+        gradients: Gradients,
+        scaling: tuple[Tensor | None, Tensor | None],
+        graph: bool,
+    ) -> None:
+        """Starts a step of `plan`, up to its scalars. `scaling` is what a gradient scaler says: its
+        scale, and whether it found Inf. Raises RuntimeError where a graph would get old numbers."""
+        assert plan.runner is not None
+        tables = self.of(plan)
+        if not graph:
+            tables.sync(groups)
+        elif tables.stale(groups):
+            raise RuntimeError(
+                f"{self.program.name}: a hyperparameter changed since the last step; call "
+                "sync_hypers() before the capture"
+            )
+        tables.prepare(groups, *scaling)
+        addresses = set_addresses(plan, gradients)
+        plan.runner.begin_resident(tables.prologues, addresses=addresses, capturing=graph)
+        if graph:
+            plan.addresses = b""  # they stand in the graph, not yet in the table
+
     def read(self, groups: Sequence[dict[str, Any]]) -> None:
         """Brings the host's counts up to date, for which it waits."""
         rows = [row for plan in self.plans for row in self.of(plan).read()]
@@ -272,8 +321,9 @@ def forbid(program: Program, graph: bool, why: str) -> None:
         )
 
 
-def check_active(program: Program, members: Sequence[Member], active: Sequence[bool]) -> None:
+def check_active(program: Program, cohorts: Sequence[Cohort], active: Sequence[bool]) -> None:
     """Raises RuntimeError for a parameter that a graph would leave behind for good."""
+    members = [member for cohort in cohorts for member in cohort.members]
     without = [m for m in members if m.p.requires_grad and not active[m.index]]
     if without:
         raise RuntimeError(
