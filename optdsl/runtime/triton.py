@@ -90,11 +90,11 @@ def options_of(types: Iterable[tl.dtype], operands: int, *, hip: bool) -> dict[s
     compiler is given just enough of them; left alone it may stop at 40 and put the rest on a
     stack, around the slow path of a division.
     """
-    if any(each.primitive_bitwidth < 32 for each in types):
-        return OPTIONS
+    narrow = any(each.primitive_bitwidth < 32 for each in types)
+    options = OPTIONS if narrow else {**OPTIONS, "num_warps": 8}
     if hip or any(each.primitive_bitwidth > 32 for each in types):
-        return {**OPTIONS, "num_warps": 8}
-    return {**OPTIONS, "num_warps": 8, "maxnreg": 48 if operands <= 4 else 80}
+        return options
+    return {**options, "maxnreg": 48 if operands <= 4 and not narrow else 80}
 
 
 NARROW = {"COUNT": 1024, "WIDTH": 1}
