@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optdsl.ir.fold import host_function
@@ -21,7 +21,8 @@ STEADY = 1_000_003
 
 @dataclass(frozen=True)
 class Facts:
-    """A parameter, which is `batch` matrices of `shape`, its group's hyperparameters, the step."""
+    """A parameter, which is `batch` matrices of `shape`, its group's hyperparameters, the numbers
+    `kept` of the group on the host, and the step."""
 
     hypers: Mapping[str, Any]
     attributes: Mapping[str, Any]
@@ -31,6 +32,7 @@ class Facts:
     name: str = ""
     ndim: int = 2
     batch: int = 1
+    kept: Mapping[str, float] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +53,9 @@ class Facts:
         """A matrix in the long run, with everything at its default."""
         hypers = {each.name: each.default for each in rule.hypers}
         attributes = {each.name: each.default for each in rule.attributes}
-        return Facts(hypers, attributes, shape)
+        facts = Facts(hypers, attributes, shape)
+        kept = {s.name: host_number(s.initial, facts) for s in rule.host_states if s.initial}
+        return replace(facts, kept=kept)
 
 
 def host_number(value: Value, facts: Facts, known: Mapping[Value, bool] | None = None) -> Any:
@@ -66,6 +70,8 @@ def host_number(value: Value, facts: Facts, known: Mapping[Value, bool] | None =
             for index in value.attr("index"):
                 found = found[index]
             return found
+        case "host_state":
+            return facts.kept[value.attr("name")]
         case "attribute":
             return facts.attributes[value.attr("name")]
         case "size":

@@ -324,6 +324,7 @@ _LEAVES = [
     _leaf("param", "p at the start of the step"),
     _leaf("grad", "the gradient given to the step"),
     _leaf("state", "a state's value at the start of the step; attribute name"),
+    _leaf("host_state", "a group's number on the host at the start of the step; attribute name"),
     _leaf("input", "what the caller supplied; attribute name"),
     _leaf("hyper", "a hyperparameter; attributes name, index (None, or which items of a tuple)"),
     _leaf("attribute", "an attribute of the parameter or its group; attribute name"),

@@ -55,7 +55,8 @@ class Host:
             which = f"variant{'s' * (len(indices) > 1)} {', '.join(map(str, indices))}"
             tables.append(_function(f"{name}(h, e)", f"The scalar row of {which}.", body))
         belongs = [self.belongs()] if rivals(self.plan) else []
-        return [self.check(), self.decide(), *tables, self.fill(), *belongs, self.dims()]
+        keeps = [self.advance()] if self.plan.rule.host_states else []
+        return [self.check(), self.decide(), *tables, self.fill(), *keeps, *belongs, self.dims()]
 
     # ---------------------------------------------------------------- functions
 
@@ -123,7 +124,7 @@ class Host:
 
     def fill(self) -> str:
         script = self._script(_no_name, "name", "h", "e")
-        for state in self.plan.rule.states:
+        for state in (*self.plan.rule.states, *self.plan.rule.host_states):
             if state.initial is None or _is_zero(state.initial):
                 continue
             script.add(f"if name == {literal(state.name)}:")
@@ -133,6 +134,15 @@ class Host:
         script.add("return 0.0")
         doc = "What the state `name` is filled with at first."
         return _function("fill(name, h, e)", doc, "\n".join(script.lines))
+
+    def advance(self) -> str:
+        rule, script = self.plan.rule, self._script(_hyper_name, "h", "e")
+        texts = script.write(rule.host_updates.values())
+        keys = [literal(rule.state(name).key) for name in rule.host_updates]
+        pairs = [f"{key}: {bare(text)}" for key, text in zip(keys, texts, strict=True)]
+        script.add(f"return {{{', '.join(pairs)}}}")
+        doc = "What a group's states on the host are after this step."
+        return _function("advance(h, e)", doc, "\n".join(script.lines))
 
     def belongs(self) -> str:
         """Which of several states with one key a parameter can have: where they are declared are
@@ -178,6 +188,8 @@ class Host:
             case "hyper":
                 index = "".join(f"[{each}]" for each in value.attr("index"))
                 return f"h[{literal(value.attr('name'))}]{index}"
+            case "host_state":
+                return f"h[{literal(self.plan.rule.state(value.attr('name')).key)}]"
             case "attribute":
                 return f"{self._read('attributes')}[{literal(value.attr('name'))}]"
             case "t" | "steps" | "evaluating":

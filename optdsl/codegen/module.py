@@ -206,6 +206,7 @@ def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
         fill="fill",
         dims="dims",
         **({"belongs": "belongs"} if rivals(plan) else {}),
+        **_host_states(rule),
         reads_gradient=literal(rule.reads_gradient),
         **(
             {"hosted": tuple_of([literal(e) for e in prologues.hosted])} if prologues.hosted else {}
@@ -214,6 +215,13 @@ def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
         triton_source="TRITON_SOURCE",
         source_hash=literal(_digest(rule)),
     )
+
+
+def _host_states(rule: Rule) -> dict[str, str | Call]:
+    if not rule.host_states:
+        return {}
+    pairs = _pairs([(state.name, state.key) for state in rule.host_states])
+    return {"host_states": pairs, "advance": "advance"}
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> Call:

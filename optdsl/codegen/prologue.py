@@ -90,6 +90,8 @@ def _hosted(plan: Plan) -> Iterator[str]:
     for condition in _conditions(plan.decision):
         if any(value.op in ("t", "steps") for value in reachable([condition])):
             yield _said(condition, f"`{host_text(condition)}` chooses the passes")
+    for state in plan.rule.host_states:
+        yield f"`{state.name}` is a number that the host keeps"
     for given in plan.rule.inputs:
         yield f"`{given.name}` comes with each step"
     for variant in plan.variants:

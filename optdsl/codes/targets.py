@@ -14,7 +14,7 @@ CODES: tuple[Code, ...] = (
         title="A word that is kept for a later version",
         text="""\
 The name is known and its meaning is settled, but this version does not have it: `for axis in axes`,
-reductions over `blocks = n` and over what `where =` names, states and inputs `on host`, `host(x)`.
+reductions over `blocks = n` and over what `where =` names, inputs `on host`, `host(x)`.
 It is an error and not an unknown function, so that no rule means something else in a later version.
 """,
         wrong="""\

@@ -302,7 +302,8 @@ class Core:
     def state_value(self, name: str) -> Value:
         """The state as it lies in memory at the start of the step."""
         state = self.states[name]
-        return self.builder.make("state", (), state.type, state.span, name=name)
+        op = "state" if state.type.on_device else "host_state"
+        return self.builder.make(op, (), state.type, state.span, name=name)
 
     def select(self, condition: Value, a: Binding, b: Binding, span: Span) -> Binding:
         """`a` where the condition holds, else `b`; both must be values, or tuples of them."""

@@ -164,7 +164,8 @@ class Declarations(Calls):
     def _state(self, item: ast.StateItem) -> None:
         self.need_new(item.name, item.name_span)
         if item.on_host:
-            self.fail("E501", "states on the host are not in this version", item.span)
+            self._host_state(item)
+            return
         shape = self._default_shape() if item.shape is None else self.shape(item.shape)
         if item.over and item.shape is None:
             shape = SCALAR
@@ -195,6 +196,9 @@ class Declarations(Calls):
             current = self.emit.choose(self.first(name), start, current, item.span)
         self.store[("state", name)] = current
         self.store[self.frame.local(item.name)] = StateSlot(name)
+
+    def _host_state(self, item: ast.StateItem) -> None:
+        raise AssertionError("host_states.py defines it")
 
     def _initial(self, item: ast.StateItem, type_: Type) -> Value:
         """A state's first value. A shared state begins in one step for all its parameters, and the
@@ -317,6 +321,8 @@ class Declarations(Calls):
         bound = self.store.get(self.frame.local(name.name))
         if not isinstance(bound, StateSlot):
             self.fail("E407", f"`{name.name}` is not a state", name.span)
+        if not self.states[bound.name].type.on_device:
+            self.fail("E407", f"`{name.name}` is on the host: it begins with its group", name.span)
         return bound.name
 
     def _fits(self, value: Value, type_: Type, span: Span, what: str) -> None:

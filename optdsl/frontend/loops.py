@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from optdsl.frontend.bindings import Binding, Poison, Reported, Undefined
 from optdsl.frontend.core import Key, P, StateSlot
-from optdsl.frontend.declarations import Declarations
+from optdsl.frontend.host_states import HostStates
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import LoopBody, Value, reachable
 from optdsl.ops import OPS, Kind
@@ -23,7 +23,7 @@ UNROLLED = 64
 """A loop over a literal range or tuple of at most this many items is unrolled."""
 
 
-class Loops(Declarations):
+class Loops(HostStates):
     def run(self, stmt: ast.Stmt) -> None:
         raise AssertionError("statements.py defines it")
 

@@ -264,16 +264,21 @@ class Rules(References):
             return None
         if self.sink.has_errors:
             return None
-        return self._rule(item, scope, param)
+        rule_made = self._rule(item, scope, param)
+        if rule_made is not None:
+            self.check_host_states(rule_made)
+        return None if self.sink.has_errors else rule_made
 
     def _rule(self, item: RuleItem, scope: FileScope, param: Value) -> Rule | None:
         final = self.store[P]
-        updates = {
+        changed = {
             name: self.store[("state", name)]
             for name in self.states
             if self.store.get(("state", name)) is not None
             and self.store[("state", name)] is not self.state_value(name)
         }
+        on_host = {name: state for name, state in self.states.items() if not state.type.on_device}
+        updates = {name: value for name, value in changed.items() if name not in on_host}
         evaluated = None
         for path, value in self.evaluations:
             evaluated = self._where_reached(path, value, evaluated or final)
@@ -286,7 +291,7 @@ class Rules(References):
             hypers=tuple(sorted(self.hypers.values(), key=lambda each: each.name != "lr")),
             attributes=tuple(self.attributes.values()),
             inputs=tuple(self.inputs.values()),
-            states=tuple(self.states.values()),
+            states=tuple(s for s in self.states.values() if s.type.on_device),
             requirements=tuple(self.requirements),
             view=self.emit.view,
             param=None if final is param else final,
@@ -296,6 +301,8 @@ class Rules(References):
             reports=dict(self.reports),
             reads_gradient=any(value.op == "grad" for value in reachable(roots)),
             static_conditions=tuple(self.static_conditions),
+            host_states=tuple(on_host.values()),
+            host_updates={name: value for name, value in changed.items() if name in on_host},
         )
         return rule if self._can_evaluate(rule, item) else None
 

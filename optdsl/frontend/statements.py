@@ -197,8 +197,9 @@ class Statements(Loops):
             value = self.as_value(bound, stmt.value.span)
             state = self.states[slot.name]
             self._fits(value, state.type, stmt.value.span, f"state `{name}`")
-            value = self.emit.broadcast(value, state.type, stmt.span)
-            self.store[("state", slot.name)] = titled(value, name)
+            if state.type.on_device:
+                value = titled(self.emit.broadcast(value, state.type, stmt.span), name)
+            self.store[("state", slot.name)] = value
         else:
             self.store[self.frame.local(name)] = (
                 titled(bound, name) if isinstance(bound, Value) else bound

@@ -167,6 +167,11 @@ class Leaves:
             return self.initial(state.name, i)
         return stored.detach().to(self.dtype).reshape(self.shape(state.type.shape, i))
 
+    def _op_host_state(self, value: Value, i: int) -> Any:
+        state, member = self.rule.state(value.attr("name")), self.members[i]
+        stored = member.shared.get((state.name, member.group_index))
+        return self.get(state.initial, i) if stored is None and state.initial else stored
+
     def _op_first(self, value: Value, i: int) -> bool:
         return self.stored(self.rule.state(value.attr("name")), i) is None
 

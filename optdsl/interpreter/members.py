@@ -18,8 +18,9 @@ class Member:
     """One parameter that takes part in a step.
 
     `states` holds the states that exist, by the rule's name for them, `shared` those over = group |
-    all, by (name, group index or None). `t` counts this update, from 1; `index` tells parameters
-    apart in random draws. `group` holds the hyperparameters, and the draws' `seed` (0 if missing).
+    all, and the numbers that the host keeps, by (name, group index or None). `t` counts this
+    update, from 1; `index` tells parameters apart in random draws. `group` holds the
+    hyperparameters, and the draws' `seed` (0 if missing).
     """
 
     p: Tensor
@@ -31,7 +32,7 @@ class Member:
     index: int = 0
     name: str = ""
     states: dict[str, Tensor] = field(default_factory=dict)
-    shared: dict[tuple[str, int | None], Tensor] = field(default_factory=dict)
+    shared: dict[tuple[str, int | None], Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
 
@@ -50,7 +51,7 @@ class Outcome:
     """What a step leaves. `reports` are numbers, or tensors [1, 1]."""
 
     updates: list[Update]
-    shared: dict[tuple[str, int | None], Tensor]
+    shared: dict[tuple[str, int | None], Any]
     reports: dict[str, Tensor | float]
 
 

@@ -60,7 +60,7 @@ class Run(Evaluation):
             )
             for i in range(len(self.members))
         ]
-        shared: dict[tuple[str, int | None], Tensor] = {}
+        shared: dict[tuple[str, int | None], Any] = {}
         for state in self.rule.states:
             reached = [i for i in range(len(self.members)) if self.holds(state.scope, i)]
             # Of a shared state's parameters, those that assign it come first.
@@ -72,6 +72,9 @@ class Run(Evaluation):
                     updates[i].states[state.name] = new
                 else:
                     shared.setdefault((state.name, self.owner(state, i)), new)
+        for i, member in enumerate(self.members):
+            for name, value in self.rule.host_updates.items():
+                shared.setdefault((name, member.group_index), self.get(value, i))
         reports = {}
         if self.members:
             reports = {name: self.get(value, 0) for name, value in self.rule.reports.items()}

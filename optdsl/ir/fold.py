@@ -110,7 +110,7 @@ def _operation(value: Value) -> tuple[str, int]:
 def _atom(value: Value) -> str:
     if value.op == "const":
         return _literal(value.attr("value"))
-    if value.op in ("size", "attribute", "state", "input", "lead_size"):
+    if value.op in ("size", "attribute", "state", "host_state", "input", "lead_size"):
         return str(value.attr("name"))
     if value.op == "hyper":
         return str(value.attr("name")) + "".join(f"[{each}]" for each in value.attr("index"))

@@ -149,7 +149,8 @@ class Requirement:
 @dataclass
 class Rule:
     """A typed rule. `param` is the new p (None: unchanged), `updates` the new value of each state;
-    a state that is not in `updates` keeps its value."""
+    a state that is not in `updates` keeps its value. States on the host, which are numbers of the
+    group, are apart: `host_states` and `host_updates`."""
 
     name: str
     doc: str
@@ -168,9 +169,11 @@ class Rule:
     reports: dict[str, Value] = field(default_factory=dict)
     reads_gradient: bool = True
     static_conditions: tuple[Value, ...] = ()
+    host_states: tuple[StateDecl, ...] = ()
+    host_updates: dict[str, Value] = field(default_factory=dict)
 
     def state(self, name: str) -> StateDecl:
-        return next(each for each in self.states if each.name == name)
+        return next(each for each in (*self.states, *self.host_states) if each.name == name)
 
     def outputs(self) -> Iterator[tuple[str, Value]]:
         """The values a step leaves behind, by name: `p`, then states, then reports."""

@@ -142,6 +142,8 @@ class _Reader:
             evaluated=found.get("eval", [None])[0],
             reports=dict(found.get("report", ())),
             static_conditions=tuple(found.get("static", ())),
+            host_states=tuple(found.get("host_state", ())),
+            host_updates=dict(found.get("host_update", ())),
         )
 
     def value(self, line: _Line) -> Value:
@@ -218,6 +220,8 @@ class _Reader:
         ends: Scope = tuple(scope)
         return StateDecl(name, key, type_, storage, initial, birth, ends, line.span)
 
+    read_host_state = read_state
+
     def read_require(self, line: _Line) -> Requirement:
         assert line.span is not None
         return Requirement(self.ref(line), line.field("text"), line.span)
@@ -233,7 +237,7 @@ class _Reader:
     def read_update(self, line: _Line) -> tuple[str, Value]:
         return line.word(), self.ref(line)
 
-    read_report = read_update
+    read_report = read_host_update = read_update
 
 
 def _places(lines: list[str]) -> Iterator[tuple[int, int, int]]:

@@ -46,8 +46,10 @@ def _rule_roots(rule: Rule) -> list[Value]:
     roots = [value for _, value in rule.outputs()]
     roots += [value for value in (rule.evaluated,) if value is not None]
     roots += [each.condition for each in rule.requirements]
-    roots += [each.initial for each in rule.states if each.initial is not None]
-    roots += [condition for each in rule.states for condition, _ in each.scope]
+    states = (*rule.states, *rule.host_states)
+    roots += [each.initial for each in states if each.initial is not None]
+    roots += [condition for each in states for condition, _ in each.scope]
+    roots += rule.host_updates.values()
     return [*roots, *rule.dims.values(), *rule.static_conditions]
 
 
@@ -85,6 +87,7 @@ class _Writer:
         ]
         lines += self.values()
         lines += [self.state(each) for each in rule.states]
+        lines += [f"host_{self.state(each)}" for each in rule.host_states]
         lines += [
             f"require {self.ref(each.condition)} text={_json(each.text)}{self.place(each.span)}"
             for each in rule.requirements
@@ -93,6 +96,7 @@ class _Writer:
         lines += [f"static {self.ref(value)}" for value in rule.static_conditions]
         lines += [f"p {self.ref(rule.param)}"] if rule.param is not None else []
         lines += [f"update {name} {self.ref(value)}" for name, value in rule.updates.items()]
+        lines += [f"host_update {n} {self.ref(value)}" for n, value in rule.host_updates.items()]
         lines += [f"report {name} {self.ref(value)}" for name, value in rule.reports.items()]
         lines += [f"eval {self.ref(rule.evaluated)}"] if rule.evaluated is not None else []
         return "\n".join([*self.source_lines(), *lines]) + "\n"

@@ -45,6 +45,7 @@ _BY_KIND = {
 _BY_NAME = {
     "const": {"value", "text"},
     "state": {"name"},
+    "host_state": {"name"},
     "input": {"name"},
     "hyper": {"name", "index"},
     "attribute": {"name"},
@@ -76,8 +77,8 @@ def verify_rule(rule: Rule, stage: str) -> None:
     roots = [value for _, value in rule.outputs()]
     roots += [] if rule.evaluated is None else [rule.evaluated]
     roots += [each.condition for each in rule.requirements]
-    roots += [each.initial for each in rule.states if each.initial is not None]
-    roots += [*rule.dims.values(), *rule.static_conditions]
+    roots += [each.initial for each in (*rule.states, *rule.host_states) if each.initial]
+    roots += [*rule.host_updates.values(), *rule.dims.values(), *rule.static_conditions]
     check.values(roots)
     check.outputs()
     check.finish(stage)
@@ -132,12 +133,17 @@ class _Check:
         rule = self.rule
         self.where = "rule"
         self.need(rule.view in ("rows", "last", "flat"), f"view {rule.view}")
-        for kind in ("hypers", "attributes", "inputs", "states"):
+        for kind in ("hypers", "attributes", "inputs", "states", "host_states"):
             names = [each.name for each in getattr(rule, kind)]
             self.need(len(names) == len(set(names)), f"{kind} are declared twice: {names}")
         for state in rule.states:
             self.where = f"state {state.name}"
             self.state(state)
+        firsts = [(each.name, each.initial) for each in rule.host_states if each.initial]
+        for name, number in (*firsts, *rule.host_updates.items()):
+            self.where = f"state {name} on the host"
+            legal = number.type.instances <= Instances.GROUP and not number.type.on_device
+            self.need(legal, "is no number of the group there")
         for need in rule.requirements:
             self.where = f"require {need.text}"
             self.condition(need.condition)
@@ -317,6 +323,9 @@ class _Check:
 
     def op_state(self, value: Value) -> None:
         self.declared(value, self.states)
+
+    def op_host_state(self, value: Value) -> None:
+        self.declared(value, {each.name: each for each in self.rule.host_states})
 
     def op_input(self, value: Value) -> None:
         self.declared(value, self.inputs)

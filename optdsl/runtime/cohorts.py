@@ -186,3 +186,19 @@ def split_cohorts(cohorts: Sequence[Cohort], active: Sequence[bool]) -> list[Coh
                 e = Environment(part[0], cohort.t, cohort.e.born)
                 result.append(Cohort(cohort.group_index, part, cohort.t, e))
     return result
+
+
+def advance(
+    program: Program,
+    cohorts: Sequence[Cohort],
+    decisions: Sequence[int],
+    groups: Sequence[dict[str, Any]],
+    hypers: Sequence[Mapping[str, Any]],
+) -> None:
+    """Advances what the host keeps of each group of which a cohort took the step: one whose
+    decision is a variant, not -1."""
+    if not program.host_states:
+        return
+    taking = {c.group_index: c.e for c, v in zip(cohorts, decisions, strict=True) if v >= 0}
+    for index, e in taking.items():
+        groups[index] |= program.advance(hypers[index], e)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from optdsl.runtime.backends import Backend, check_compiled, choose_backend
 from optdsl.runtime.checkpoint import Loaded
-from optdsl.runtime.cohorts import Cohort, make_cohorts, split_cohorts
+from optdsl.runtime.cohorts import Cohort, advance, make_cohorts, split_cohorts
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.evaluations import checked_model, evaluate
 from optdsl.runtime.gradients import Gradients, Scanner, no_gradients, unscaling
@@ -69,7 +69,7 @@ class Engine:
         self.backend, self.interpreter = backend, interpreter
         self.counters = Counters()
         self._statics: list[tuple[Group, Static]] = []
-        self._names = tuple(name for name, _ in program.hypers)
+        self._names = program.entries()
         self._states = {state.name: state for state in program.states}
         self._born = [frozenset(variant.states) for variant in program.variants]
         self._changes = Changes(self._write_counts)
@@ -203,6 +203,7 @@ class Engine:
                 self._write_scalars(each, hypers)
             plan.runner.begin(addresses=addresses)
             self._run(plan, gradients, model)
+        advance(self.program, self._cohorts, decisions, self.owner.param_groups, hypers)
 
     def _all_born(self, decisions: tuple[int, ...]) -> bool:
         pairs = zip(self._cohorts, decisions, strict=True)

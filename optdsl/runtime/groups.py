@@ -91,6 +91,14 @@ def without_none(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
+def begin_host_states(program: Program, group: dict[str, Any]) -> None:
+    """Puts the numbers that the rule keeps on the host into a group that lacks them."""
+    h = plain_hypers(group, [name for name, _ in program.hypers])
+    for name, key in program.host_states:
+        if key not in group:
+            group[key] = program.fill(name, h, None)
+
+
 def check_names(program: Program, group: Mapping[str, Any]) -> None:
     """Raises ValueError for an entry that looks like a misspelt hyperparameter or attribute.
 

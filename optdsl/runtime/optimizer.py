@@ -32,6 +32,7 @@ from optdsl.runtime.backends import BACKENDS
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.engine import Engine
 from optdsl.runtime.groups import (
+    begin_host_states,
     check_found,
     check_hypers,
     check_names,
@@ -142,6 +143,7 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
             check_halves(self.program, self._choice, group["params"])
             normalize_attributes(self.program, group, given)
             check_hypers(self.program, group)
+            begin_host_states(self.program, group)
             self._engine.record(group)
         except BaseException:
             self.param_groups.pop()

@@ -164,11 +164,18 @@ def always(name: str, h: Any, e: Any) -> bool:
     return True
 
 
+def unchanged(h: Any, e: Any) -> dict[str, float]:
+    """Nothing is kept on the host."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Program:
     """A compiled rule. `decide(h, e)` gives the index of the variant that runs now; `check(h)`
     raises ValueError where a `require` fails; `fill(name, h, e)` is a state's first value;
     `belongs(name, h, e)` tells which of several states with one key a parameter can have.
+    `host_states` are numbers of a group, (name, key in its entry); `advance(h, e)` gives those that
+    a step changes.
 
     `reads` names what host functions read of `e` besides h: some of t, steps, rows, cols, short,
     long, numel, ndim, batch, name, first, attributes; parameters that differ in one of them have
@@ -195,9 +202,16 @@ class Program:
     reads_gradient: bool = True
     belongs: Callable[[str, Any, Any], bool] = always
     hosted: tuple[str, ...] = ()
+    host_states: tuple[tuple[str, str], ...] = ()
+    advance: Callable[[Any, Any], dict[str, float]] = unchanged
     c_source: str = ""
     triton_source: str = ""
     source_hash: str = ""
+
+    def entries(self) -> tuple[str, ...]:
+        """The entries of a group that host functions read as numbers."""
+        kept = (key for _, key in self.host_states)
+        return (*(name for name, _ in self.hypers), *kept)
 
     @property
     def needs_own_evaluation(self) -> bool:

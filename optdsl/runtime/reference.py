@@ -27,7 +27,8 @@ from optdsl.runtime.storage import compute_dtype
 @dataclass
 class Participant:
     """What the interpreter sees of a parameter. `states` are those that exist, by name; `shared`
-    those of the group or the run, by name and group (None for the run); `t` is this update's."""
+    those of the group or the run, and the numbers that the host keeps, by name and group (None for
+    the run); `t` is this update's."""
 
     p: Tensor
     g: Tensor | None
@@ -39,7 +40,7 @@ class Participant:
     name: str
     attributes: Mapping[str, Any]
     states: dict[str, Tensor] = field(default_factory=dict)
-    shared: dict[tuple[str, int | None], Tensor] = field(default_factory=dict)
+    shared: dict[tuple[str, int | None], Any] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -54,7 +55,7 @@ class Outcome(Protocol):
     """An update for each participant, and the shared states that changed."""
 
     updates: Sequence[Update]
-    shared: Mapping[tuple[str, int | None], Tensor]
+    shared: Mapping[tuple[str, int | None], Any]
 
 
 class Run(Protocol):
@@ -105,7 +106,12 @@ def reference_step(
                 codec.save(update.p.reshape(member.p.shape), parts, key)
             for name, value in update.states.items():
                 _store(holdings, holdings.states[name], member, cohort, h, value)
+        kept = dict(holdings.program.host_states)
         for (name, group), value in outcome.shared.items():
+            if name in kept:
+                assert group is not None
+                holdings.groups[group][kept[name]] = value
+                continue
             owner = next(p for p in chosen if group is None or p[0].group_index == group)
             h = hypers[owner[0].group_index]
             _store(holdings, holdings.states[name], *owner, h, value)
@@ -138,6 +144,8 @@ def _participant(
         member.attributes,
     )
     participant.inputs = holdings.inputs.held(member)
+    for name, key in holdings.program.host_states:
+        participant.shared[name, member.group_index] = participant.group[key]
     for name in holdings.existing(member):
         state = holdings.states[name]
         tensor = holdings.value(state, member, participant.group, cohort.e)

@@ -441,6 +441,8 @@ class VariantBuilder:
 def _leaf_name(value: Value) -> str | None:
     if value.op == "g_scale":
         return value.op
+    if value.op == "host_state":
+        return str(value.attr("name"))
     if value.op == "hyper":
         return "_".join([value.attr("name"), *map(str, value.attr("index"))])
     return None

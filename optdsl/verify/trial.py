@@ -34,7 +34,7 @@ STEPS = 6
 """The fifth is that of `every 5`, Lookahead's default."""
 KINDS = ("weight", "bias", "embed.weight", "norm.weight", "head.weight")
 """Ends of parameters' names, by which rules tell them apart."""
-Shared = dict[tuple[str, int | None], Tensor]
+Shared = dict[tuple[str, int | None], Any]
 ZEROS = 0.02  # of a gradient's elements
 
 
@@ -174,8 +174,9 @@ class Trial:
         }
 
     def _shared(self, optimizer: Optimizer, group: Mapping[str, Any], number: int) -> Shared:
-        """The same of a group and of the run."""
-        return {
+        """The same of a group and of the run, and what the host keeps of the group."""
+        kept: Shared = {(name, number): group[key] for name, key in optimizer.program.host_states}
+        return kept | {
             (state.name, number if state.domain == "group" else None): _exact(group[state.key])
             for state in optimizer.program.states
             if is_shared(state) and isinstance(group.get(state.key), Tensor)

@@ -51,6 +51,7 @@ def scalar_rows(plan: Plan) -> Callable[[Variant, dict[str, int]], list[float]]:
     hypers = {each.name: each.default for each in plan.rule.hypers}
     attributes = {each.name: each.default for each in plan.rule.attributes}
     names["check"](hypers)
+    hypers |= {s.key: names["fill"](s.name, hypers, None) for s in plan.rule.host_states}
 
     def row(variant: Variant, sizes: dict[str, int]) -> list[float]:
         known = {**sizes, "t": 9, "steps": 9, "g_scale": 1.0, "attributes": attributes}
