@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
+from torch._compile import _disable_dynamo
 from torch.optim.optimizer import (
     ParamsT,
     _global_optimizer_post_hooks,
@@ -164,10 +165,21 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
         Raises ValueError where a static hyperparameter was changed, RuntimeError for a sparse
         gradient; parameters and states are then as they were.
         """
+        if torch.compiler.is_dynamo_compiling():
+            return self._opaque_step(closure, inputs)
+        return self._eager_step(closure, inputs)
+
+    def _eager_step(
+        self, closure: Callable[[], Any] | None, inputs: Mapping[str, Any] | None
+    ) -> Any:
         if not self._is_watched():
             return self._step(closure, inputs=inputs)
         given: dict[str, Any] = {} if inputs is None else {"inputs": inputs}
         return self._watched_step(*(() if closure is None else (closure,)), **given)
+
+    # To torch.compile a step is one break in the graph: what it traced of the tables would be of no
+    # use. The wrapper imports dynamo when it is called, which a step outside of it never does.
+    _opaque_step = _disable_dynamo(_eager_step)
 
     # torch would wrap `step` to run hooks and to open a profiler's record, which costs 20 to 50 us
     # where there is neither; the attribute says that this is done here.
