@@ -194,7 +194,7 @@ class _Plan:
         slots = [(slot, str(domain)) for slot, domain in plan.slots.items()]
         layout = ResultLayout(slots, groups)
         buffers = tuple(each.name for each in variant.buffers)
-        bare = program.Variant(buffers, (), (), lambda h, e: (), (), (), variant.stored)
+        bare = program.Variant(buffers, (), (), lambda h, e: (), (), stored=variant.stored)
         entries = [
             Entry(Sizes(b * r * c, r, c, b, 2), index % groups, index % groups)
             for index, (b, r, c) in enumerate(shapes)
