@@ -211,6 +211,7 @@ def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
         **(
             {"hosted": tuple_of([literal(e) for e in prologues.hosted])} if prologues.hosted else {}
         ),
+        **({"reports": literal(tuple(rule.reports))} if rule.reports else {}),
         c_source="C_SOURCE",
         triton_source="TRITON_SOURCE",
         source_hash=literal(_digest(rule)),

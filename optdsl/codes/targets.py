@@ -50,8 +50,8 @@ optimizer Noisy(lr = 0.1):
         title="A construct that has a meaning, but no generated code yet",
         text="""\
 The interpreter runs the rule (`optdsl.interpreter.run`), but the targets `cpu` and `triton` do not
-generate code for this construct in this version: collectives, `report`, one draw `over = all`,
-draws in loops, and loops that evaluate the model, reduce over parameters or work out a number of
+generate code for this construct in this version: collectives, one draw `over = all`, draws
+in loops, and loops that evaluate the model, reduce over parameters or work out a number of
 the host.
 """,
         wrong="""\

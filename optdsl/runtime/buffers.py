@@ -294,6 +294,13 @@ class ClassBuffers:
         place = self.groups[key].index(index)
         return self._reader(name, key)(place, place + 1)[0]
 
+    def number(self, name: str) -> Tensor | None:
+        """A copy of a temp of the run, or of the first parameter's group; None where the class has
+        no such temp."""
+        if name not in self.temps:
+            return None
+        return self._reader(name, self._key(0))(0, 1).clone()
+
     def write(self, name: str, index: int, value: Tensor) -> None:
         """Writes a temp of one parameter, or one that all share."""
         temp, key = self.temps[name], self._key(index)

@@ -68,6 +68,7 @@ class Engine:
         self.program, self.owner, self.choice = program, owner, choice
         self.backend, self.interpreter = backend, interpreter
         self.counters = Counters()
+        self.reports: dict[str, Tensor] = {}
         self._statics: list[tuple[Group, Static]] = []
         self._names = program.entries()
         self._states = {state.name: state for state in program.states}
@@ -355,6 +356,7 @@ class Engine:
             for evaluated in segment.models:
                 assert model is not None
                 self.counters.evaluations += evaluate(plan, evaluated, model)
+        self.reports |= plan.reported(self.program.reports)
         for each in plan.classes:
             each.buffers.gradients = ()  # a gradient that is kept would double their memory
             each.buffers.packing.save()
@@ -377,7 +379,8 @@ class Engine:
         cohorts = [cohort for cohort, variant in pairs if variant != INACTIVE]
         evaluates = any(cohort.e.evaluating for cohort in cohorts)
         run = self.interpreter.evaluate if evaluates else self.interpreter
-        reference_step(run, self._holdings, cohorts, hypers, gradients.tensors, model)
+        found = reference_step(run, self._holdings, cohorts, hypers, gradients.tensors, model)
+        self.reports = self.reports if evaluates else found
 
     def _advance(self, groups: Sequence[Group], decisions: tuple[int, ...]) -> None:
         """Counts the step, and notes which states exist now."""

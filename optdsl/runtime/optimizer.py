@@ -129,6 +129,12 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
         """What the steps did so far (see `Counters`)."""
         return self._engine.counters
 
+    @property
+    def reports(self) -> dict[str, torch.Tensor]:
+        """What the rule reported in the last step: tensors of no axes, by name. To read one on the
+        host waits for the step; to keep it does not."""
+        return dict(self._engine.reports)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as torch does. Raises ValueError, with nothing added, for one that does
         not fit the rule."""

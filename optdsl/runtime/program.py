@@ -180,7 +180,8 @@ class Program:
     `reads` names what host functions read of `e` besides h: some of t, steps, rows, cols, short,
     long, numel, ndim, batch, name, first, attributes; parameters that differ in one of them have
     scalar rows of their own. `slots` gives the result layout: (slot, domain) of every reduction
-    that crosses a stage. `hosted` says for which statements, if any, the host must know t in each
+    that crosses a stage. `reports` are numbers to be read after a step, each in the temp
+    `report_NAME`. `hosted` says for which statements, if any, the host must know t in each
     step; then no variant has a prologue.
     """
 
@@ -204,6 +205,7 @@ class Program:
     hosted: tuple[str, ...] = ()
     host_states: tuple[tuple[str, str], ...] = ()
     advance: Callable[[Any, Any], dict[str, float]] = unchanged
+    reports: tuple[str, ...] = ()
     c_source: str = ""
     triton_source: str = ""
     source_hash: str = ""

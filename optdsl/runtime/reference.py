@@ -56,6 +56,7 @@ class Outcome(Protocol):
 
     updates: Sequence[Update]
     shared: Mapping[tuple[str, int | None], Any]
+    reports: Mapping[str, Tensor | float]
 
 
 class Run(Protocol):
@@ -80,14 +81,14 @@ def reference_step(
     hypers: Sequence[Mapping[str, Any]],
     gradients: Sequence[Tensor | None],
     model: Model | None = None,
-) -> None:
-    """One step of the members of `cohorts`, in the order of the optimizer."""
+) -> dict[str, Tensor]:
+    """Runs one step of the members of `cohorts`, in the order of the optimizer."""
     chosen = sorted(
         ((member, cohort) for cohort in cohorts for member in cohort.members),
         key=lambda pair: pair[0].index,
     )
     if not chosen:
-        return
+        return {}
     members = [_participant(m, c, holdings, hypers, gradients) for m, c in chosen]
     wide = any(compute_dtype(m.p.dtype) is torch.float64 for m, _ in chosen)
     with torch.no_grad():
@@ -115,6 +116,8 @@ def reference_step(
             owner = next(p for p in chosen if group is None or p[0].group_index == group)
             h = hypers[owner[0].group_index]
             _store(holdings, holdings.states[name], *owner, h, value)
+    found = outcome.reports.items()
+    return {name: torch.as_tensor(each, dtype=dtype).reshape(()) for name, each in found}
 
 
 def _keys(holdings: Holdings, chosen: Sequence[tuple[Member, Cohort]]) -> list[int]:

@@ -98,6 +98,11 @@ class DevicePlan:
         """The number of kernel passes."""
         return sum(len(stage.launches) for stage in self.stages)
 
+    def reported(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """The reports of a step that was run, those of its first class where classes differ."""
+        found = {name: self.classes[0].buffers.number(f"report_{name}") for name in names}
+        return {name: number for name, number in found.items() if number is not None}
+
 
 class PrologueCall(NamedTuple):
     """The kernel that works out the scalar rows of a class, its programs and its tables: counts,

@@ -33,6 +33,7 @@ from optdsl.schedule.plan import (
 from optdsl.schedule.search import Choice, Search, Sink
 from optdsl.types import DType, Instances, Place, Shape, Storage, Type
 
+REPORT = "report "
 LEAVES = {"param": "p", "grad": "g"}
 
 
@@ -75,7 +76,9 @@ class VariantBuilder:
             passes.extend(self._full_pass(stage))
             passes.extend(self._small_reductions(stage))
             passes.extend(self._library_pass(stage))
-        passes.extend(self._small_stores(max(last, self.variant.settled)))
+        last = max(last, self.variant.settled)
+        passes.extend(self._small_stores(last))
+        passes.extend(self._reports(last))
         models = self._models()
         states = tuple(s.name for s in self.rule.states if s.name in self.used)
         return Variant(
@@ -111,7 +114,7 @@ class VariantBuilder:
 
     def _name_temps(self) -> None:
         taken = {"p", "g", *(s.name for s in self.rule.states), *(i.name for i in self.rule.inputs)}
-        values = [*self.choice.temps, *self.search.handed_over, *self._library_outputs()]
+        values = [*self.choice.temps, *self.search.handed_over, *self.search.library_outputs]
         for value in dict.fromkeys(values):
             base = re.sub(r"\W", "_", value.name or "temp")
             name, count = (f"{base}_batch" if value.name else base), 2
@@ -122,34 +125,6 @@ class VariantBuilder:
         for sink in self.choice.stage:
             if sink.kind == "store" and sink.name != "p":
                 self.stored_as.setdefault(sink.value, sink.name)
-
-    def _library_outputs(self) -> list[Value]:
-        """What library passes leave for kernels and for later library passes."""
-        library, level = self.variant.library, self.variant.level
-        reduced = {value.args[0] for value in self.variant.reductions.values()}
-        wanted = []
-        for value in reachable(self.variant.roots, into_loops=False):
-            if value not in library or value.op == "loop" or self._stays(value):
-                continue
-            users = self.search.users.get(value, [])
-            outside = any(user not in library or level[user] > level[value] for user in users)
-            outside = outside or value in self.search.points
-            final = any(
-                value is v and self.domain(v) is not Domain.SHAPED
-                for v in self.variant.outputs.values()
-            )
-            if outside or final or value in reduced:
-                wanted.append(value)
-        return wanted
-
-    def _stays(self, value: Value) -> bool:
-        """Whether a state lies in memory unchanged for as long as library passes read it."""
-        if value.op != "state":
-            return False
-        level = self.variant.level
-        new = self.variant.outputs.get(value.attr("name"))
-        last = max((level[user] for user in self.search.users.get(value, [])), default=0)
-        return new is None or new is value or level[new] >= last
 
     def _buffers(self) -> tuple[Buffer, ...]:
         """p, g, the states as they are declared, then the rest."""
@@ -378,7 +353,7 @@ class VariantBuilder:
     def _small_stores(self, stage: int) -> list[Pass]:
         by_domain: dict[Domain, list[Store]] = {}
         for name, value in self.variant.outputs.items():
-            if name == "p":
+            if name == "p" or name.startswith(REPORT):
                 continue
             state = self.rule.state(name)
             domain = domain_of(state.type, self.rule.view)
@@ -395,6 +370,19 @@ class VariantBuilder:
             )
             for domain, stores in by_domain.items()
         ]
+
+    def _reports(self, stage: int) -> list[Pass]:
+        """One pass for each report: of the variants that have it, the first one's counts."""
+        found: list[Pass] = []
+        for name, value in self.variant.outputs.items():
+            if not name.startswith(REPORT):
+                continue
+            buffer = report_buffer(name.removeprefix(REPORT))
+            domain = self.domain(value)
+            store = Store(self.buffer(buffer, value), self._small(value))
+            kernel = f"{self.prefix}_{stage}_{buffer}"
+            found.append(KernelPass(stage, kernel, domain, "flat", (Phase(stores=(store,)),)))
+        return found
 
     def _small(self, value: Value) -> Value:
         known = {
@@ -413,11 +401,12 @@ class VariantBuilder:
         for value, name in self.temps.items():
             if value not in self.variant.library or level[value] < stage:
                 known[value] = self.leaf(value, name)
-        wanted = [(self.temps[v], v) for v in self._library_outputs() if level[v] == stage]
+        wanted = [(self.temps[v], v) for v in self.search.library_outputs if level[v] == stage]
         wanted += [
             (name, value)
             for name, value in self.variant.outputs.items()
             if name != "p"
+            and not name.startswith(REPORT)
             and domain_of(self.rule.state(name).type, self.rule.view) is Domain.SHAPED
             and level[value] == stage
         ]
@@ -446,3 +435,8 @@ def _leaf_name(value: Value) -> str | None:
     if value.op == "hyper":
         return "_".join([value.attr("name"), *map(str, value.attr("index"))])
     return None
+
+
+def report_buffer(name: str) -> str:
+    """The buffer that a report lies in."""
+    return f"report_{name}"

@@ -83,9 +83,6 @@ def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan
 def check_supported(rule: Rule) -> None:
     """Refuse what only the interpreter runs, with the place it is written at."""
     wrong: list[tuple[str, Label]] = []
-    for name, value in rule.outputs():
-        if name.startswith("report "):
-            wrong.append(("`report`", _label(value, rule)))
     for value in reachable(each for _, each in rule.outputs()):
         talks = OPS[value.op].kind is Kind.CLOSURE and value.op not in EVALUATIONS
         if talks or value.op in ("workers", "rank", "to_host"):

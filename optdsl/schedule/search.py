@@ -110,6 +110,35 @@ class Search:
         return found
 
     @cached_property
+    def library_outputs(self) -> list[Value]:
+        """What library passes leave for kernels and for later library passes."""
+        library, level = self.variant.library, self.variant.level
+        reduced = {value.args[0] for value in self.variant.reductions.values()}
+        wanted = []
+        for value in reachable(self.variant.roots, into_loops=False):
+            if value not in library or value.op == "loop" or self._stays(value):
+                continue
+            users = self.users.get(value, [])
+            outside = any(user not in library or level[user] > level[value] for user in users)
+            outside = outside or value in self.points
+            final = any(
+                value is v and self.domain(v) is not Domain.SHAPED
+                for v in self.variant.outputs.values()
+            )
+            if outside or final or value in reduced:
+                wanted.append(value)
+        return wanted
+
+    def _stays(self, value: Value) -> bool:
+        """Whether a state lies in memory unchanged for as long as library passes read it."""
+        if value.op != "state":
+            return False
+        level = self.variant.level
+        new = self.variant.outputs.get(value.attr("name"))
+        last = max((level[user] for user in self.users.get(value, [])), default=0)
+        return new is None or new is value or level[new] >= last
+
+    @cached_property
     def sinks(self) -> list[Sink]:
         """What FULL passes must do. Sinks of smaller domains cost nothing and are placed by
         build.py."""
