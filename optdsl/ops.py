@@ -200,11 +200,11 @@ _MAPS = [
     _same("ne", "{0} != {1}", "not equal", commutative=True, **_COMPARE),
     _map(
         "and", 2, "both hold", "torch.logical_and({0}, {1})", "({0} and {1})", "({0} & {1})",
-        "({0} & {1})", error=0.0, result=Result.BOOL, commutative=True,
+        "both({0}, {1})", error=0.0, result=Result.BOOL, commutative=True,
     ),
     _map(
         "or", 2, "either holds", "torch.logical_or({0}, {1})", "({0} or {1})", "({0} | {1})",
-        "({0} | {1})", error=0.0, result=Result.BOOL, commutative=True,
+        "either({0}, {1})", error=0.0, result=Result.BOOL, commutative=True,
     ),
     _map(
         "not", 1, "does not hold", "torch.logical_not({0})", "(not {0})", "(!{0})", "({0} == 0)",

@@ -40,8 +40,8 @@ from optdsl.schedule.plan import Domain, KernelPass, Plan, Reduction, Store, Var
 from optdsl.types import DType
 
 IMPORTED = (
-    *("div", "element_pointer", "exp", "greatest", "isfinite", "least", "log", "maximum"),
-    *("minimum", "power", "round_even", "rounded", "sign", "sqrt", "tanh"),
+    *("both", "div", "either", "element_pointer", "exp", "greatest", "isfinite", "least", "log"),
+    *("maximum", "minimum", "power", "round_even", "rounded", "sign", "sqrt", "tanh"),
 )
 FRAME = (
     *("tasks", "pointers", "shapes", "scalars", "partials", "results", "live", "P", "REAL"),

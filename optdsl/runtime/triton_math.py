@@ -45,6 +45,18 @@ def maximum(x, y):
 
 
 @triton.jit
+def both(x, y):
+    """x and y, as integers: the interpreter joins no condition on a number to one on a block."""
+    return (tl.cast(x, tl.int32) & tl.cast(y, tl.int32)) != 0
+
+
+@triton.jit
+def either(x, y):
+    """x or y."""
+    return (tl.cast(x, tl.int32) | tl.cast(y, tl.int32)) != 0
+
+
+@triton.jit
 def sign(x):
     """-1, 0 or 1; 0 for 0 and NaN."""
     return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
