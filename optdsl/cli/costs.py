@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from optdsl.cli.rules import find_target, pick
+from optdsl.cli.rules import find_target, pick, read_storage
 from optdsl.cli.terminal import Fault
 from optdsl.compiler import compile_rule
 from optdsl.diagnostics import Sink
@@ -15,7 +15,6 @@ from optdsl.explain import SHAPE, Report, explain_plan
 from optdsl.frontend.check import check_scope
 from optdsl.frontend.rules import rule_names
 from optdsl.frontend.scope import make_scope
-from optdsl.schedule.storage import read_storage
 
 
 def reports(options: argparse.Namespace) -> list[Report]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from optdsl.cli.rules import find_target, pick
+from optdsl.cli.rules import find_target, pick, read_storage
 from optdsl.cli.terminal import Fault
 from optdsl.diagnostics import Sink
 from optdsl.frontend.check import check_scope
@@ -21,7 +21,6 @@ from optdsl.frontend.scope import make_scope
 from optdsl.ir.nodes import Rule
 from optdsl.memory import Memory, count_memory
 from optdsl.models import shapes_of
-from optdsl.schedule.storage import read_storage
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ from pathlib import Path
 from optdsl.cli.terminal import Fault, read_file
 from optdsl.diagnostics import did_you_mean
 from optdsl.frontend.scope import shipped_index
-from optdsl.schedule.storage import read_storage
 from optdsl.source import Source
 
 
@@ -69,3 +68,14 @@ def storage(text: str) -> str | dict[str, str]:
         return read_storage(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def read_storage(text: str) -> str | dict[str, str]:
+    """`int8`, or `exp_avg=int8,exp_avg_sq=bf16`, as a command takes it. Raises ValueError."""
+    pairs = [each.strip().partition("=") for each in text.split(",")]
+    if len(pairs) == 1 and not pairs[0][1]:
+        return pairs[0][0]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise ValueError(f"storage {key!r} is of no state: write KEY={key},…")
+    return {key.strip(): storage.strip() for key, _, storage in pairs}

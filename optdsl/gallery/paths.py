@@ -97,7 +97,7 @@ def best_path(rule: Any, function: Function, steps: int = STEPS) -> Path:
 def _path(rule: Any, function: Function, rate: float | None, steps: int) -> Path:
     p = torch.nn.Parameter(torch.tensor(function.start, dtype=torch.float64))
     p.grad = torch.zeros_like(p)
-    optimizer = rule([p], **({} if rate is None else {"lr": rate}))
+    optimizer = rule([("p", p)], **({} if rate is None else {"lr": rate}))
     points = [function.start]
     for _ in range(steps):
         x, y = points[-1]

@@ -105,6 +105,10 @@ class Leaves:
     def _op_t(self, value: Value, i: int) -> int:
         return self.members[i].t
 
+    def _op_evaluating(self, value: Value, i: int) -> bool:
+        """No: running a rule is taking a step; what p is in evaluation is an output of its own."""
+        return False
+
     def _op_steps(self, value: Value, i: int) -> int:
         return self.members[i].steps
 

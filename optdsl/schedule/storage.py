@@ -17,17 +17,6 @@ from optdsl.types import Storage
 NAMES = tuple(str(each) for each in Storage if each is not Storage.COMPUTE)
 
 
-def read_storage(text: str) -> str | dict[str, str]:
-    """`int8`, or `exp_avg=int8,exp_avg_sq=bf16`, as a command takes it. Raises ValueError."""
-    pairs = [each.strip().partition("=") for each in text.split(",")]
-    if len(pairs) == 1 and not pairs[0][1]:
-        return pairs[0][0]
-    for key, equals, _ in pairs:
-        if not equals:
-            raise ValueError(f"storage {key!r} is of no state: write KEY={key},…")
-    return {key.strip(): storage.strip() for key, _, storage in pairs}
-
-
 def stored_as(rule: Rule, storage: str | Mapping[str, str]) -> Rule:
     """`rule` with its states stored so. Raises ValueError for a state or a storage that there is
     not, and for a state that is not of p's size."""

@@ -410,7 +410,7 @@ class Interpreted(Adam):
 
     class Outcome:
         def __init__(self, updates):
-            self.updates, self.shared = updates, {}
+            self.updates, self.shared, self.reports = updates, {}, {}
 
     class Update:
         def __init__(self, p, states):

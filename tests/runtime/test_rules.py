@@ -98,6 +98,9 @@ def test_a_compiled_rule_means_what_the_interpreter_says(name):
 
 # Relative to the largest element, after five steps. Matrix iterations amplify roundings: of centred
 # rows the Gram matrix is singular, and its inverse root times 1e-7 was seen to leave 3e-4.
+BY_DIRECTION = {"OrthoGradSGD"}
+"""Rules that divide what of the gradient is not along p by its norm: of one element only rounding
+is left, and its direction is nobody's."""
 LOOSE = {"SWAN", "Muon", "Whitening", "PolarMuon", "Shampoo", "SOAP"}
 
 
@@ -114,7 +117,7 @@ def test_a_compiled_rule_is_near_in_fewer_bits(name, dtype, bound):
             q.grad = None if p.grad is None else p.grad.double()
         reference.step()
     for p, q in zip(params, wide, strict=True):
-        if p.numel():
+        if p.numel() > (name in BY_DIRECTION):
             error = (p.double() - q).abs().max() / q.abs().max().clamp_min(1e-2)
             assert error < bound * (300 if name in LOOSE else 1)
 

@@ -205,7 +205,6 @@ def test_attributes_are_one_for_all_rules_and_no_hyperparameters() -> None:
         ("require 2 < 1\np -= lr * g", "E403"),
         ("require lr\np -= lr * g", "E311"),
         ("input k: int on host\np -= lr * g", "E501"),
-        ("state x on host = lr\np -= lr * g", "E501"),
         ("report n = norm(g)\np -= lr * g", "E416"),
         ("return g", "E201"),
         ("if t == 1:\n    view last\np -= lr * g", "E201"),
