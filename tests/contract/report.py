@@ -26,9 +26,9 @@ HEAD = """\
 
 What surrounds an optimizer (schedulers, checkpoints, hooks, scalers) must find in a compiled class
 all that it finds in torch's own. Each row is an item of that, each column a shipped rule, and the
-cell is what the tests found on the `cpu` and `reference` backends, and with `triton` under its
-interpreter: *pass*, or the number of a reason below. Written by `make contract` from the outcomes
-of the tests alone.
+cell is what the tests found on the `cpu` and `reference` backends, in some rows with `triton` under
+its interpreter, too: *pass*, or the number of a reason below. Written by `make contract` from the
+outcomes of the tests alone.
 """
 
 
