@@ -13,7 +13,7 @@ from optdsl.cli import main
 from optdsl.diagnostics import Sink
 from optdsl.frontend.rules import lower_rule
 from optdsl.frontend.scope import make_scope
-from optdsl.gallery.pages import Shipped, find, page, shipped_rules
+from optdsl.gallery.pages import Shipped, find, has_pictures, page, shipped_rules
 from optdsl.gallery.paths import FUNCTIONS, Function, best_path
 from optdsl.gallery.pictures import curves, overview, sheet
 from optdsl.gallery.training import best_curve, tasks, train
@@ -183,3 +183,11 @@ def test_the_sweep_leaves_out_what_diverges() -> None:
 def test_a_run_is_the_same_each_time() -> None:
     (digits, _) = tasks()
     assert train(optdsl.zoo.Lion, digits, 1e-3, 5) == train(optdsl.zoo.Lion, digits, 1e-3, 5)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_committed_pages_are_of_these_rules(name: str) -> None:
+    folder = Path(__file__).parents[2] / "docs" / "zoo"
+    assert (folder / f"{name}.md").read_text("utf-8") == page(
+        RULES[name], has_pictures(folder, name)
+    ), "run `optdsl zoo pages`"
