@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from optdsl.runtime.cohorts import Cohort, Member
+from optdsl.runtime.gradients import Gradients
 from optdsl.runtime.holdings import Holdings, is_shared
 from optdsl.runtime.library import Batch
 from optdsl.runtime.packing import Packing
@@ -90,7 +91,7 @@ class SharedTemps:
 
 
 class ClassBuffers:
-    """The buffers of one class. Set `gradients` (by `Member.index`) before a batch runs."""
+    """The buffers of one class. Set `gradients` before a batch runs."""
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class ClassBuffers:
         self.placed, self.holdings, self.shared = placed, holdings, shared
         self.arena = shared.arena
         self.real = compute_dtype(members[0].p.dtype)
-        self.gradients: Sequence[Tensor | None] = ()
+        self.gradients: Gradients | None = None
         self.packing = Packing(holdings, table.variant, members, able)
         self.parameters = [self._parameter(index) for index in range(len(members))]
         self.temps = {temp.name: temp for temp in table.variant.temps}
@@ -284,7 +285,8 @@ class ClassBuffers:
         if name == "p":
             return [self.parameters[index] for index in indices]
         if name == "g":
-            found = [self.gradients[self.members[index].index] for index in indices]
+            assert self.gradients is not None
+            found = [self.gradients.tensors[self.members[index].index] for index in indices]
             return [each for each in found if each is not None]
         return [self.states[name][index] for index in indices]
 

@@ -11,7 +11,6 @@ interface (optimizer.py), checkpoints.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -42,6 +41,7 @@ from optdsl.runtime.residence import (
 from optdsl.runtime.stages import DevicePlan, Order, StepClass
 from optdsl.runtime.state import Changes, ParameterState, StateTable
 from optdsl.runtime.storage import Choice
+from optdsl.runtime.tensors import Listing, Tensors
 
 Static = tuple[tuple[str, Any], ...]
 """The entries of a group that may not change, with the values that they had at first."""
@@ -73,6 +73,7 @@ class Engine:
         self._names = program.entries()
         self._states = {state.name: state for state in program.states}
         self._born = [frozenset(variant.states) for variant in program.variants]
+        self._asks = bool(program.inputs) or any(variant.models for variant in program.variants)
         self._changes = Changes(self._write_counts)
         self._plans = Plans(program, self.counters)
         self._cohorts: list[Cohort] = []
@@ -89,13 +90,12 @@ class Engine:
         self._write_counts()
         self._seen_changes = -1
         self._owned: list[ParameterState] = []
-        self._listed: list[Tensor] = []
         self._params: list[Tensor] = []
-        self._addresses: list[int] = []
         self._cohorts = []
         self._active: list[bool] | None = None
         self._backends: dict[torch.device, Backend | None] = {}
-        self._scanner = Scanner([], self.program.reads_gradient)
+        self._listing = Listing([], [], Tensors([]))
+        self._scanner = Scanner(self._listing, self.program.reads_gradient)
         self._holdings = Holdings(self.program, self._states, {}, [], self.choice)
         self._plans.clear()
         self._may_reside = False
@@ -168,14 +168,28 @@ class Engine:
                 self.counters.skipped += 1
                 return
             decisions = self._decide(groups, hypers, 1.0 if scale is None else unscaling(scale))
-            pairs = zip(self._cohorts, decisions, strict=True)
-            running = [(c, self.program.variants[v]) for c, v in pairs if v != INACTIVE]
-            model = checked_model(self.program, running, model, groups, self._params)
-            if self.program.inputs or inputs:
-                self._holdings.take_inputs(inputs, running, hypers)
+            model = self._ask(decisions, hypers, gradients, inputs, model)
             self._step_host(decisions, hypers, gradients, model)
             self._advance(groups, decisions)
         self.counters.steps += 1
+
+    def _ask(
+        self,
+        decisions: tuple[int, ...],
+        hypers: Sequence[Mapping[str, Any]],
+        gradients: Gradients,
+        inputs: Mapping[str, Any] | None,
+        model: Model | None,
+    ) -> Model | None:
+        """Takes the inputs of a step; the model, where the step evaluates it."""
+        if not (self._asks or inputs):
+            return None
+        pairs = zip(self._cohorts, decisions, strict=True)
+        running = [(c, self.program.variants[v]) for c, v in pairs if v != INACTIVE]
+        model = checked_model(self.program, running, model, self.owner.param_groups, self._params)
+        self._holdings.take_inputs(inputs, running, hypers)
+        _ = gradients.tensors  # held: the closure may drop them
+        return model
 
     def evaluate(self) -> None:
         """Gives p the rule's value for evaluation where the states for it are; changes no state."""
@@ -184,7 +198,7 @@ class Engine:
         self._residents.settle(groups)
         hypers = [plain_hypers(group, self._names) for group in groups]
         with evaluation(self.program, self._cohorts, groups, hypers, self._born) as decisions:
-            self._step_host(decisions, hypers, no_gradients(len(self._params)), None)
+            self._step_host(decisions, hypers, no_gradients(self._params), None)
 
     def _step_host(
         self,
@@ -228,15 +242,7 @@ class Engine:
         """Whether parameters or states are others than were seen, or lie elsewhere."""
         if self._seen_changes != self._changes.count or not self._owns_table():
             return True
-        if len(groups) != len(self._statics):
-            return True
-        params = flat(groups)
-        return (
-            any(group is not known for group, (known, _) in zip(groups, self._statics, strict=True))
-            or len(params) != len(self._listed)
-            or not all(map(operator.is_, params, self._listed))
-            or list(map(Tensor.data_ptr, self._params)) != self._addresses
-        )
+        return self._listing.moved(groups)
 
     def _owns_table(self) -> bool:
         table = self.owner.state
@@ -254,16 +260,15 @@ class Engine:
             (group, known.get(id(group)) or static_values(self.program, group)) for group in groups
         ]
         members = make_members(self.program, groups)
-        self._listed = flat(groups)
         self._params = [member.p for member in members]
-        self._addresses = list(map(Tensor.data_ptr, self._params))
-        for member, address in zip(members, self._addresses, strict=True):
+        self._listing = Listing(groups, flat(groups), Tensors(self._params))
+        for member, address in zip(members, self._listing.places.tolist(), strict=True):
             if member.sizes.numel and not address:
                 raise RuntimeError(
                     f"{self.program.name}: {describe(member)}, a {type(member.p).__name__} on "
                     f"{member.p.device}, has no memory that a step could change"
                 )
-        self._scanner = Scanner(self._params, self.program.reads_gradient)
+        self._scanner = Scanner(self._listing, self.program.reads_gradient)
         for device in dict.fromkeys(p.device for p in self._params):
             fallback = self.interpreter is not None
             backend = choose_backend(self.backend, device, fallback=fallback)
@@ -346,7 +351,7 @@ class Engine:
         runner = plan.runner
         assert runner is not None
         for each in plan.classes:
-            each.buffers.gradients = gradients.tensors
+            each.buffers.gradients = gradients
             self.counters.unpacked += each.buffers.packing.load()
         for segment in plan.segments:
             runner.run(segment.first, segment.last)
@@ -356,12 +361,12 @@ class Engine:
             for evaluated in segment.models:
                 assert model is not None
                 self.counters.evaluations += evaluate(plan, evaluated, model)
-        self.reports |= plan.reported(self.program.reports)
+        if self.program.reports:
+            self.reports |= plan.reported(self.program.reports)
         for each in plan.classes:
-            each.buffers.gradients = ()  # a gradient that is kept would double their memory
+            each.buffers.gradients = None  # a gradient that is kept would double their memory
             each.buffers.packing.save()
-        # Kernels write by address: autograd is told, so that it refuses a stale graph as ever.
-        torch.autograd.graph.increment_version(plan.written)
+        plan.written.written()
 
     def _run_reference(
         self,

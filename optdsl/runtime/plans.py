@@ -54,9 +54,7 @@ class Plans:
     def kept(self, decisions: Decisions, gradients: Gradients) -> list[DevicePlan] | None:
         """The plans for `decisions`, if there are any that fit the gradients."""
         plans = self._plans.get(decisions)
-        return (
-            plans if plans is not None and all(_fits(plan, gradients) for plan in plans) else None
-        )
+        return plans if plans is not None and all(_fits(p, gradients) for p in plans) else None
 
     def make(
         self,
@@ -120,9 +118,9 @@ def _shape_scalars(plan: DevicePlan, hypers: Hypers) -> None:
 def _fits(plan: DevicePlan, gradients: Gradients) -> bool:
     """Whether gradients that a plan takes as lying on 16 bytes still do."""
     return not any(
-        each.aligned and np.bitwise_or.reduce(gradients.addresses[each.indices]) % 16
+        np.bitwise_or.reduce(gradients.addresses[each.indices]) % 16
         for each in plan.classes
-        if each.gradient is not None
+        if each.aligned and each.gradient is not None
     )
 
 

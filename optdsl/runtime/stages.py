@@ -39,6 +39,7 @@ from optdsl.runtime.tables import (
     StageTable,
     class_table,
 )
+from optdsl.runtime.tensors import Tensors
 
 
 @dataclass(eq=False)
@@ -89,7 +90,7 @@ class DevicePlan:
     segments: list[Segment]
     partials: int
     results: int
-    written: list[Tensor]
+    written: Tensors
     runner: Runner | None = None
     addresses: bytes = b""
 
@@ -175,7 +176,9 @@ def plan_device(
     stages = builder.finished()
     segments = _segments(classes, stages, results)
     written = [m.p for each in classes if "p" in each.buffers.packing.writes for m in each.members]
-    return DevicePlan(device, classes, stages, segments, builder.partials, results.size, written)
+    return DevicePlan(
+        *(device, classes, stages, segments), builder.partials, results.size, Tensors(written)
+    )
 
 
 Placed = list[tuple[Cohort, Mapping[str, Any]]]
