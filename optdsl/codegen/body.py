@@ -28,6 +28,7 @@ from optdsl.schedule.plan import (
     domain_of,
     is_gradient,
 )
+from optdsl.source import Span
 from optdsl.types import DType
 
 C_WORDS = """
@@ -322,9 +323,12 @@ def _lines(writer: _Writer, values: list[Value], named: set[Value]) -> tuple[Lin
 
 def place_of(value: Value) -> str:
     """The file and line that `value` was written at; "" where the compiler made it."""
-    if value.span is None:
-        return ""
-    return f"{value.span.source.name.rsplit('/', 1)[-1]}:{value.span.line}"
+    return "" if value.span is None else place(value.span)
+
+
+def place(span: Span) -> str:
+    """The file and line that `span` begins in."""
+    return f"{span.source.name.rsplit('/', 1)[-1]}:{span.line}"
 
 
 NOUNS = {

@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from optdsl import hostmath
+from optdsl.codegen.coupling import coupled
 from optdsl.codegen.cpu import c_source
 from optdsl.codegen.host import Host, rivals, unsupported
 from optdsl.codegen.library import Library
@@ -185,7 +186,7 @@ def _docstring(rule: Rule) -> str:
 
 
 def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
-    rule = plan.rule
+    rule, ties = plan.rule, coupled(plan.rule)
     signs = Signs(rule, Numbers(rule))
     nonnegative = [each.name for each in rule.states if signs.states[each.name] >= NONNEGATIVE]
     return call(
@@ -211,6 +212,7 @@ def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
         **(
             {"hosted": tuple_of([literal(e) for e in prologues.hosted])} if prologues.hosted else {}
         ),
+        **({"coupled": tuple_of([literal(e) for e in ties])} if ties else {}),
         **({"reports": literal(tuple(rule.reports))} if rule.reports else {}),
         c_source="C_SOURCE",
         triton_source="TRITON_SOURCE",

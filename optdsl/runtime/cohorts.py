@@ -158,13 +158,17 @@ def make_cohorts(
     members: Sequence[Member],
     counts: Sequence[int],
     born: Sequence[frozenset[str]],
+    *,
+    apart: bool = False,
 ) -> list[Cohort]:
-    """Cohorts of `members`, in the order of their first members. `counts` and `born` give, for
-    each member, its number of updates and the names of the states that exist."""
+    """Cohorts of `members`, in the order of their first members; where they are `apart`, each is
+    one. `counts` and `born` give, for each member, its number of updates and the names of the
+    states that exist."""
     facts = [fact for name, fact in _FACTS.items() if name in program.reads]
     cohorts: dict[tuple[Any, ...], Cohort] = {}
     for member, t, states in zip(members, counts, born, strict=True):
-        key = (member.group_index, t, states, *(fact(member) for fact in facts))
+        own = member.index if apart else -1
+        key = (own, member.group_index, t, states, *(fact(member) for fact in facts))
         cohort = cohorts.get(key)
         if cohort is None:
             e = Environment(member, t, states)

@@ -21,14 +21,14 @@ from optdsl.runtime.backends import Backend, check_compiled, choose_backend
 from optdsl.runtime.checkpoint import Loaded
 from optdsl.runtime.cohorts import Cohort, advance, make_cohorts, split_cohorts
 from optdsl.runtime.counters import Counters
+from optdsl.runtime.decisions import INACTIVE, count, decide
 from optdsl.runtime.evaluations import checked_model, evaluate
 from optdsl.runtime.gradients import Gradients, Scanner, no_gradients, unscaling
 from optdsl.runtime.groups import check_static, flat, make_members, plain_hypers, static_values
 from optdsl.runtime.holdings import Group, Holdings, describe
-from optdsl.runtime.matching import STEPS
 from optdsl.runtime.model import Model
 from optdsl.runtime.modes import evaluation
-from optdsl.runtime.plans import INACTIVE, Plans, check_shared, set_addresses
+from optdsl.runtime.plans import KEPT_PLANS, Plans, check_shared, set_addresses
 from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter, reference_step
 from optdsl.runtime.residence import (
@@ -78,6 +78,7 @@ class Engine:
         self._plans = Plans(program, self.counters)
         self._cohorts: list[Cohort] = []
         self._residents = Residents(program)
+        self._apart = False
         self._on_gpu = torch.cuda.is_available()
         self.forget()
 
@@ -92,6 +93,7 @@ class Engine:
         self._owned: list[ParameterState] = []
         self._params: list[Tensor] = []
         self._cohorts = []
+        self._numbers: dict[Tensor, int] = {}
         self._active: list[bool] | None = None
         self._backends: dict[torch.device, Backend | None] = {}
         self._listing = Listing([], [], Tensors([]))
@@ -99,6 +101,11 @@ class Engine:
         self._holdings = Holdings(self.program, self._states, {}, [], self.choice)
         self._plans.clear()
         self._may_reside = False
+
+    def separate(self, *, apart: bool) -> None:
+        """From now on parameters step alone (`step_alone`), or together again."""
+        self.forget()
+        self._apart = apart
 
     def record(self, group: Group) -> None:
         """Notes the static entries of a group that was added."""
@@ -132,9 +139,7 @@ class Engine:
         if self._stale(groups):
             forbid(self.program, graph, "it is the first one with these parameters and states")
             self._look(groups)
-        for group, recorded in self._statics:
-            if recorded:
-                check_static(self.program, group, recorded)
+        self._check_statics()
         hypers = [plain_hypers(group, self._names) for group in groups]
         asked = groups, hypers, self._backends, found_inf
         resident = self._may_reside and self._residents.wanted(*asked)
@@ -147,12 +152,13 @@ class Engine:
             forbid(self.program, graph, "other parameters took part in the last one")
             self._residents.settle(groups)
             self._split(gradients.active)
+        deciding = self.program, self._cohorts, gradients.active
         plans: list[DevicePlan] = []
         if resident:
-            decisions = self._decide(groups, hypers, 1.0)
+            decisions = decide(*deciding, groups, hypers, 1.0)
             # What a step creates exists only if it happens, which the host must know then.
             if self._all_born(decisions):
-                plans = self._find(decisions, hypers, gradients, graph=graph)
+                plans = self._find(self._cohorts, decisions, hypers, gradients, graph=graph)
         if plans and not any(each.buffers.packing.hosted for p in plans for each in p.classes):
             active = [c for c, v in zip(self._cohorts, decisions, strict=True) if v != INACTIVE]
             self._residents.settle_for(plans, groups, active, graph)
@@ -167,10 +173,11 @@ class Engine:
             if found_inf is not None and float(found_inf):
                 self.counters.skipped += 1
                 return
-            decisions = self._decide(groups, hypers, 1.0 if scale is None else unscaling(scale))
+            factor = 1.0 if scale is None else unscaling(scale)
+            decisions = decide(*deciding, groups, hypers, factor)
             model = self._ask(decisions, hypers, gradients, inputs, model)
-            self._step_host(decisions, hypers, gradients, model)
-            self._advance(groups, decisions)
+            self._step_host(self._cohorts, decisions, hypers, gradients, model)
+            count(self.program, self._cohorts, self._cohorts, decisions, groups)
         self.counters.steps += 1
 
     def _ask(
@@ -191,6 +198,26 @@ class Engine:
         _ = gradients.tensors  # held: the closure may drop them
         return model
 
+    def step_alone(self, p: Tensor) -> bool:
+        """One step of `p` and of nothing else, where parameters are apart and the rule ties none
+        to another; False where no group has it. Raises as `step` does."""
+        groups = self.owner.param_groups
+        if self._on_gpu and capturing():
+            check_capture(self.program, groups, resident=False)
+        if self._stale(groups):
+            self._look(groups)
+        if (index := self._numbers.get(p)) is None:
+            return False
+        cohort = self._cohorts[index]
+        self._check_statics()
+        hypers = [plain_hypers(group, self._names) for group in groups]
+        gradients = self._scanner.only(index)
+        decisions = decide(self.program, [cohort], None, groups, hypers, 1.0)
+        self._step_host([cohort], decisions, hypers, gradients, None)
+        count(self.program, self._cohorts, [cohort], decisions, groups)
+        self.counters.steps += 1
+        return True
+
     def evaluate(self) -> None:
         """Gives p the rule's value for evaluation where the states for it are; changes no state."""
         if self._stale(groups := self.owner.param_groups):
@@ -198,10 +225,16 @@ class Engine:
         self._residents.settle(groups)
         hypers = [plain_hypers(group, self._names) for group in groups]
         with evaluation(self.program, self._cohorts, groups, hypers, self._born) as decisions:
-            self._step_host(decisions, hypers, no_gradients(self._params), None)
+            self._step_host(self._cohorts, decisions, hypers, no_gradients(self._params), None)
+
+    def _check_statics(self) -> None:
+        for group, recorded in self._statics:
+            if recorded:
+                check_static(self.program, group, recorded)
 
     def _step_host(
         self,
+        cohorts: Sequence[Cohort],
         decisions: tuple[int, ...],
         hypers: Sequence[Mapping[str, Any]],
         gradients: Gradients,
@@ -209,16 +242,16 @@ class Engine:
     ) -> None:
         """A step whose numbers the host works out."""
         if None in self._backends.values():
-            self._run_reference(decisions, hypers, gradients, model)
+            self._run_reference(cohorts, decisions, hypers, gradients, model)
             return
-        for plan in self._find(decisions, hypers, gradients):
+        for plan in self._find(cohorts, decisions, hypers, gradients):
             assert plan.runner is not None
             addresses = set_addresses(plan, gradients)
             for each in plan.classes:
                 self._write_scalars(each, hypers)
             plan.runner.begin(addresses=addresses)
             self._run(plan, gradients, model)
-        advance(self.program, self._cohorts, decisions, self.owner.param_groups, hypers)
+        advance(self.program, cohorts, decisions, self.owner.param_groups, hypers)
 
     def _all_born(self, decisions: tuple[int, ...]) -> bool:
         pairs = zip(self._cohorts, decisions, strict=True)
@@ -286,7 +319,9 @@ class Engine:
         self._holdings = Holdings(self.program, self._states, table, groups, self.choice)
         counts = [own.t or 0 for own in self._owned]
         born = [self._holdings.existing(member) for member in members]
-        self._cohorts = make_cohorts(self.program, members, counts, born)
+        self._cohorts = make_cohorts(self.program, members, counts, born, apart=self._apart)
+        self._numbers = {member.p: member.index for member in members} if self._apart else {}
+        self._plans.room = KEPT_PLANS * (len(members) if self._apart else 1)
         self._seen_changes = self._changes.count
 
     def _split(self, active: list[bool]) -> None:
@@ -296,28 +331,11 @@ class Engine:
             self._plans.clear()
         self._cohorts, self._active = cohorts, active
 
-    def _decide(
-        self, groups: Sequence[Group], hypers: Sequence[Mapping[str, Any]], g_scale: float
-    ) -> tuple[int, ...]:
-        """The variant of each cohort, INACTIVE for those without gradients."""
-        active, decide = self._active or [], self.program.decide
-        single = len(self.program.variants) == 1
-        decisions = []
-        for cohort in self._cohorts:
-            if not active[cohort.members[0].index]:
-                decisions.append(INACTIVE)
-                continue
-            e, group = cohort.e, groups[cohort.group_index]
-            e.t = cohort.t + 1
-            e.steps = group.get(STEPS, 0) + 1
-            e.g_scale = -g_scale if group["maximize"] else g_scale
-            decisions.append(0 if single else decide(hypers[cohort.group_index], e))
-        return tuple(decisions)
-
     # ---------------------------------------------------------------- running
 
     def _find(
         self,
+        cohorts: Sequence[Cohort],
         decisions: tuple[int, ...],
         hypers: Sequence[Mapping[str, Any]],
         gradients: Gradients,
@@ -325,15 +343,17 @@ class Engine:
         graph: bool = False,
     ) -> list[DevicePlan]:
         """The plans of all devices for `decisions`, kept ones where they fit."""
-        plans = self._plans.kept(decisions, gradients)
+        alone = cohorts[0].members[0].index if cohorts is not self._cohorts else None
+        key = decisions, alone
+        plans = self._plans.kept(key, gradients)
         if plans is None:
             forbid(self.program, graph, "the last one ran other passes, or on other gradients")
             orders = [
                 Order(cohort, variant, hypers[cohort.group_index])
-                for cohort, variant in zip(self._cohorts, decisions, strict=True)
+                for cohort, variant in zip(cohorts, decisions, strict=True)
                 if variant != INACTIVE
             ]
-            args = decisions, orders, hypers, gradients
+            args = key, orders, hypers, gradients
             plans = self._plans.make(*args, self._backends, self._holdings)
         return plans
 
@@ -370,6 +390,7 @@ class Engine:
 
     def _run_reference(
         self,
+        cohorts: Sequence[Cohort],
         decisions: tuple[int, ...],
         hypers: Sequence[Mapping[str, Any]],
         gradients: Gradients,
@@ -380,35 +401,9 @@ class Engine:
                 f"{self.program.name}: the reference backend needs the compiler; make the "
                 "optimizer by optdsl.compile, not from a generated file"
             )
-        pairs = zip(self._cohorts, decisions, strict=True)
-        cohorts = [cohort for cohort, variant in pairs if variant != INACTIVE]
-        evaluates = any(cohort.e.evaluating for cohort in cohorts)
+        pairs = zip(cohorts, decisions, strict=True)
+        running = [cohort for cohort, variant in pairs if variant != INACTIVE]
+        evaluates = any(cohort.e.evaluating for cohort in running)
         run = self.interpreter.evaluate if evaluates else self.interpreter
-        found = reference_step(run, self._holdings, cohorts, hypers, gradients.tensors, model)
+        found = reference_step(run, self._holdings, running, hypers, gradients.tensors, model)
         self.reports = self.reports if evaluates else found
-
-    def _advance(self, groups: Sequence[Group], decisions: tuple[int, ...]) -> None:
-        """Counts the step, and notes which states exist now."""
-        stepped: dict[int, Cohort] = {}
-        for cohort, variant in zip(self._cohorts, decisions, strict=True):
-            if variant == INACTIVE:
-                continue
-            stepped[cohort.group_index] = cohort
-            cohort.t += 1
-            born = self._born[variant]
-            if not born <= cohort.e.born:
-                cohort.e.born |= born
-                self._share_births(born, cohort.group_index)
-        if STEPS in self.program.reads:
-            for group_index in stepped:
-                groups[group_index][STEPS] = groups[group_index].get(STEPS, 0) + 1
-
-    def _share_births(self, born: frozenset[str], group_index: int) -> None:
-        """A shared state that one cohort created exists for all that share it."""
-        for cohort in self._cohorts:
-            cohort.e.born |= {
-                name
-                for name in born
-                if (domain := self._states[name].domain) == "all"
-                or (domain == "group" and cohort.group_index == group_index)
-            }

@@ -64,7 +64,10 @@ class Scanner:
         self._everyone = [True] * len(self._params)
         self._dtypes = list(map(DTYPE, self._params))
         self._filled = np.count_nonzero(listing.places)
-        self._plain = False
+        # What autograd leaves lazy is a part of a complex number, or one, or, between two of which
+        # nothing lies, the only element.
+        self._lazies = [p for p in self._params if p.numel() == 1]
+        self._looked = False
 
     def scan(self) -> Gradients:
         """The gradients of this step.
@@ -75,13 +78,25 @@ class Scanner:
             nothing = no_gradients(self._params)
             nothing.active = [p.requires_grad for p in self._params]
             return nothing
-        if self._plain:
+        if self._looked and not self._lazy():
             addresses = self._listing.gradients()
             if addresses is None and not self._listing.asks_directly:
                 addresses = self._fast()
             if addresses is not None:
                 return Gradients(addresses, self._everyone, self._params)
         return self._slow(list(map(GRADIENT, self._params)))
+
+    def only(self, index: int) -> Gradients:
+        """The gradient of one parameter, and none of the others. Raises RuntimeError as `scan`
+        does."""
+        count = len(self._params)
+        found: list[Tensor | None] = [None] * count
+        addresses = np.zeros(count, np.int64)
+        p = self._params[index]
+        if (g := p.grad) is not None:
+            found[index] = g = _readable(index, p, g)
+            addresses[index] = g.data_ptr()
+        return Gradients(addresses, [], self._params, found)
 
     def _fast(self) -> Ints | None:
         """Addresses where every gradient is there and can be read as it lies, else None."""
@@ -98,17 +113,22 @@ class Scanner:
         return addresses if np.count_nonzero(addresses) == self._filled else None
 
     def _slow(self, found: Sequence[Tensor | None]) -> Gradients:
-        tensors: list[Tensor | None] = []
-        self._plain = True
-        for index, (p, g) in enumerate(zip(self._params, found, strict=True)):
-            if g is not None:
-                _check(index, p, g)
-                if g.is_neg():  # a view that negates when read: made by the same graph every step
-                    self._plain = False
-                g = g.detach().resolve_neg().contiguous()
-            tensors.append(g)
+        pairs = enumerate(zip(self._params, found, strict=True))
+        tensors = [None if g is None else _readable(index, p, g) for index, (p, g) in pairs]
+        self._looked = True
         addresses = np.array([g.data_ptr() if g is not None else 0 for g in tensors], np.int64)
         return Gradients(addresses, [g is not None for g in tensors], self._params, tensors)
+
+    def _lazy(self) -> bool:
+        """Whether a gradient that lies as its parameter does is negated or conjugated when read."""
+        found = [g for p in self._lazies if (g := p.grad) is not None]
+        return any(g.is_neg() or g.is_conj() for g in found)
+
+
+def _readable(index: int, p: Tensor, g: Tensor) -> Tensor:
+    """The gradient as kernels read it."""
+    _check(index, p, g)
+    return g.detach().resolve_neg().contiguous()
 
 
 def _check(index: int, p: Tensor, g: Tensor) -> None:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from optdsl.runtime.cohorts import Cohort
+from optdsl.runtime.decisions import INACTIVE
 from optdsl.runtime.holdings import Group
 from optdsl.runtime.matching import STEPS
-from optdsl.runtime.plans import INACTIVE
 from optdsl.runtime.program import Program
 from optdsl.runtime.transfer import OF_ROUNDING, TRAIN
 

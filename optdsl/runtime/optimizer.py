@@ -45,12 +45,13 @@ from optdsl.runtime.model import Model
 from optdsl.runtime.modes import Evaluating
 from optdsl.runtime.program import TABLE_VERSION, Program
 from optdsl.runtime.reference import Interpreter
+from optdsl.runtime.release import Releasing
 from optdsl.runtime.residence import check_capturable
 from optdsl.runtime.state import plain_table
 from optdsl.runtime.storage import Choice, check_exempt, check_halves, choose, choose_rounding
 
 
-class Optimizer(Evaluating, torch.optim.Optimizer):
+class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
     """A compiled optimizer.
 
     `params` are tensors, (name, tensor) pairs or groups, as for torch.optim. `hypers` gives the
@@ -155,6 +156,8 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
         except BaseException:
             self.param_groups.pop()
             raise
+        if self._release is not None:
+            self._release.cover(group["params"])
 
     def step(
         self,
@@ -213,7 +216,10 @@ class Optimizer(Evaluating, torch.optim.Optimizer):
             model.begin()
         # A gradient scaler puts its two numbers here for the time of a step, and takes them away.
         scale, found = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
-        self._engine.step(scale, found, inputs, model)
+        if self._release is None:
+            self._engine.step(scale, found, inputs, model)
+        else:
+            self._finish(self._release, inputs)
         return None if model is None else model.first
 
     _watched_step = torch.optim.Optimizer.profile_hook_step(_step)

@@ -26,22 +26,22 @@ from optdsl.runtime.stages import DevicePlan, Order, plan_device
 from optdsl.runtime.storage import compute_dtype
 
 KEPT_PLANS = 16
-"""Vectors of variants whose plans are kept; `every k` alternates between two."""
+"""Vectors of variants whose plans are kept; `every k` alternates between two. Parameters that step
+alone have as many each."""
 
-INACTIVE = -1
-"""The variant of a cohort whose parameters have no gradients."""
-
-Decisions = tuple[int, ...]
+Key = tuple[tuple[int, ...], int | None]
+"""The variant of each cohort, and the parameter's number where one steps alone."""
 Hypers = Sequence[Mapping[str, Any]]
 
 
 class Plans:
-    """The plans of one optimizer."""
+    """The plans of one optimizer, of which it keeps as many as there is `room` for."""
 
     def __init__(self, program: Program, counters: Counters) -> None:
         self.program, self.counters = program, counters
+        self.room = KEPT_PLANS
         self._arenas: dict[torch.device, Arena] = {}
-        self._plans: dict[Decisions, list[DevicePlan]] = {}
+        self._plans: dict[Key, list[DevicePlan]] = {}
 
     def clear(self) -> None:
         """Forgets all plans; memory for temps stays."""
@@ -51,21 +51,21 @@ class Plans:
         """Where temps lie now."""
         return [arena.memory for arena in self._arenas.values()]
 
-    def kept(self, decisions: Decisions, gradients: Gradients) -> list[DevicePlan] | None:
-        """The plans for `decisions`, if there are any that fit the gradients."""
-        plans = self._plans.get(decisions)
+    def kept(self, key: Key, gradients: Gradients) -> list[DevicePlan] | None:
+        """The plans for `key`, if there are any that fit the gradients."""
+        plans = self._plans.get(key)
         return plans if plans is not None and all(_fits(p, gradients) for p in plans) else None
 
     def make(
         self,
-        decisions: Decisions,
+        key: Key,
         orders: Sequence[Order],
         hypers: Hypers,
         gradients: Gradients,
         backends: Mapping[torch.device, Backend | None],
         holdings: Holdings,
     ) -> list[DevicePlan]:
-        """The plans of all devices for `decisions`, kept for the next time."""
+        """The plans of all devices for `key`, kept for the next time."""
         self.counters.plans += 1
         before = {device: arena.generation for device, arena in self._arenas.items()}
         found = []
@@ -80,10 +80,10 @@ class Plans:
         holdings.commit()
         if any(self._arenas[device].generation != count for device, count in before.items()):
             self._plans.clear()  # their temps are gone
-        self._plans.pop(decisions, None)
-        while len(self._plans) >= KEPT_PLANS:
+        self._plans.pop(key, None)
+        while len(self._plans) >= self.room:
             self._plans.pop(next(iter(self._plans)))
-        self._plans[decisions] = plans
+        self._plans[key] = plans
         return plans
 
     def _plan(

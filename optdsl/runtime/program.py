@@ -182,7 +182,8 @@ class Program:
     scalar rows of their own. `slots` gives the result layout: (slot, domain) of every reduction
     that crosses a stage. `reports` are numbers to be read after a step, each in the temp
     `report_NAME`. `hosted` says for which statements, if any, the host must know t in each
-    step; then no variant has a prologue.
+    step; then no variant has a prologue. `coupled` says which statements, if any, need more than
+    one parameter and its gradient.
     """
 
     name: str
@@ -203,6 +204,7 @@ class Program:
     reads_gradient: bool = True
     belongs: Callable[[str, Any, Any], bool] = always
     hosted: tuple[str, ...] = ()
+    coupled: tuple[str, ...] = ()
     host_states: tuple[tuple[str, str], ...] = ()
     advance: Callable[[Any, Any], dict[str, float]] = unchanged
     reports: tuple[str, ...] = ()

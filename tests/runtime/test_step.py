@@ -368,6 +368,32 @@ def test_the_same_memory_with_other_strides_is_seen():
     close([p], [-(memory + memory.T)])
 
 
+def test_the_same_memory_with_another_dtype_is_refused():
+    p = Parameter(torch.zeros(3, 3))
+    p.grad_dtype = None
+    ours = Clip([p], lr=1.0, max_norm=1e9)
+    memory = p.grad = torch.ones(3, 3)
+    ours.step()
+    ours.step()
+    p.grad = memory.view(torch.int32)
+    with pytest.raises(RuntimeError, match=r"gradient of parameter 0 is torch.int32 \[3, 3\]"):
+        ours.step()
+    p.grad = memory
+    ours.step()
+    assert torch.equal(p, torch.full((3, 3), -3.0))
+
+
+def test_the_same_memory_that_negates_is_resolved():
+    p = Parameter(torch.zeros(1, dtype=torch.float64))
+    ours = Clip([p], lr=1.0, max_norm=1e9)
+    z = torch.ones(1, dtype=torch.complex128) * 1j
+    for step, wanted in ((z, -1.0), (z, -2.0), (z.conj(), -1.0), (z.conj(), 0.0), (z, -1.0)):
+        p.grad = step.imag
+        assert p.grad.is_contiguous()
+        ours.step()
+        assert p.item() == wanted
+
+
 def test_views_that_negate_are_resolved():
     z = torch.randn(4, 3, dtype=torch.complex128)
     p = Parameter(z.conj().imag)
