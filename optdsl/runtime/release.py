@@ -32,12 +32,11 @@ class Release:
         """Hooks `params`; those that are frozen step once they are not."""
         for p in params:
             if p not in self._hooks:
-                frozen = (
-                    not p.requires_grad
-                )  # torch takes no hook then, and keeps one that is there
-                p.requires_grad_(True)
-                self._hooks[p] = p.register_post_accumulate_grad_hook(self._step)
-                p.requires_grad_(not frozen)
+                wanted = p.requires_grad
+                p.requires_grad_(True)  # else torch takes no hook; one that is there it keeps
+                hook: Any = p.register_post_accumulate_grad_hook
+                self._hooks[p] = hook(self._step)
+                p.requires_grad_(wanted)
 
     def finish(self) -> None:
         """The end of a step of the whole: what has a gradient still, which came without a backward
