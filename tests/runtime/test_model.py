@@ -174,7 +174,10 @@ def test_a_closure_that_fails_leaves_everything_as_it_was(rules, name, backend):
     assert all(map(torch.equal, found[1], wanted[1]))
 
 
-@pytest.mark.parametrize("name", ["MeZO", "DeltaSGD", "DeltaSGDPaper", "SMB", "UDoG"])
+SHIPPED = ["MeZO", "DeltaSGD", "DeltaSGDPaper", "FedSpeed", "SMB", "SPL", "UDoG"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_rules(name):
     """Found by the interpreter to keep the published values; compiled they do what it does."""
     make = getattr(optdsl.zoo, name)

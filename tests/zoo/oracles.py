@@ -1,7 +1,8 @@
 """The published values in tests/data, and the comparison of any implementation with them.
 
 Input: tests/data/*.json (their README states the schema). Output: cases, and `check`, which drives
-an implementation through a case and holds it to the expected values. Relies on: torch, for tensors.
+an implementation through a case and holds it to the expected values. Relies on: torch, for tensors;
+optdsl.draws, to replace what it draws.
 Does not do: compile anything.
 """
 
@@ -9,14 +10,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
+
+from optdsl import draws
 
 DATA = Path(__file__).parents[1] / "data"
 VARIANTS = Path(__file__).with_name("variants.opt")
@@ -56,11 +61,12 @@ class Quadratic:
 @dataclass(frozen=True)
 class Given:
     """What a step has besides gradients: the model, one dictionary of inputs per parameter, and the
-    numbers that a random draw is to give."""
+    numbers that a random draw is to give: in this step, or `at` a number from 1."""
 
     closure: Quadratic | None = None
     inputs: Sequence[dict[str, Tensor]] = ()
     draw: Tensor | None = None
+    stream: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,10 @@ class Case:
 
     `params` has one tensor per parameter, `grads` one list of them per step, or an objective gives
     them; `hyper` holds for every step, `schedule` gives one value per step, `inputs` one list of
-    tensors, one per parameter, `draws` what is drawn. `expected` maps "params", "update" (old minus
-    new parameter) or "eval" (the value for evaluation) to one list of tensors for each step in
-    `at`, and `states` maps a state's key to its values after the last step.
+    tensors, one per parameter, `draws` what is drawn, `stream` what is drawn `at` 1, 2 and so on.
+    `expected` maps "params", "update" (old minus new parameter) or "eval" (the value for
+    evaluation) to one list of tensors for each step in `at`, and `states` maps a state's key to its
+    values after the last step.
     """
 
     stem: str
@@ -89,6 +96,7 @@ class Case:
     inputs: dict[str, list[list[Tensor]]]
     names: list[str]
     draws: list[Tensor]
+    stream: list[Tensor]
     steps: int
     expected: dict[str, list[list[Tensor]]]
     states: dict[str, list[Tensor]]
@@ -110,6 +118,7 @@ class Case:
                 for i in range(len(self.params))
             ],
             self.draws[step - 1] if self.draws else None,
+            self.stream,
         )
 
     def grads_at(self, step: int, given: Given, run: Run) -> list[Tensor]:
@@ -135,6 +144,26 @@ class Run(Protocol):
     def state(self, key: str) -> Sequence[Tensor]:
         """The state `key` of each parameter."""
         ...
+
+
+@contextmanager
+def drawing(given: Given) -> Iterator[None]:
+    """Every random draw gives the numbers that are `given`, in the interpreter and in library
+    passes."""
+    real = draws.draw
+
+    def draw(*args: Any, **options: Any) -> Tensor:
+        drawn, at = real(*args, **options), options["at"]
+        if given.stream and at < 1:  # before the first step
+            return drawn
+        numbers = given.stream[at - 1] if given.stream else given.draw
+        if numbers is None:
+            return drawn
+        same = numbers.numel() == drawn.numel()
+        return numbers.reshape(drawn.shape) if same else numbers.expand(drawn.shape)
+
+    with patch.object(draws, "draw", draw), patch("optdsl.runtime.library.draw", draw):
+        yield
 
 
 def _tensors(values: list[Any]) -> list[Tensor]:
@@ -179,6 +208,7 @@ def _case(stem: str, rule: str, raw: dict[str, Any]) -> Case:
         inputs=inputs,
         names=raw.get("names", [""] * len(raw["params"])),
         draws=_tensors(raw.get("draws", [])),
+        stream=_tensors(raw.get("stream", [])),
         steps=steps,
         at=at,
         expected={what: [_tensors(step) for step in steps] for what, steps in expected.items()},

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from tests.rules import CORE, interpreted
 from tests.runtime.test_rules import compiled
-from tests.zoo.oracles import Case, Given, cases, check
+from tests.zoo.oracles import Case, Given, cases, check, drawing
 
 
 class CompiledRun:
@@ -35,7 +35,8 @@ class CompiledRun:
             p.grad = g
         for group in self.optimizer.param_groups:
             group.update(hyper)
-        self.optimizer.step()
+        with drawing(given):
+            self.optimizer.step()
 
     def evaluation(self) -> Sequence[Tensor]:
         raise NotImplementedError

@@ -59,10 +59,21 @@ COSTS = {
     "AdamWR": (1, 28, 8),
     "SGDWR": (1, 20, 4),
     "LARS": (1, 12, 0),  # without decay nothing is adapted
+    "AGCSGD": (1, 12, 0),  # the norms are those of rows, which a tile holds
+    "PixelwiseClipAdam": (1, 28, 8),
+    "SPAM": (1, 28, 8),
+    "OptimisticMD": (1, 20, 4),  # g p previous, p previous
+    "SGLD": (1, 20, 0),  # library z; g p z, p
+    "Langevin": (1, 20, 0),
     "SWATS": (1, 36, 12),  # g p m v buf, p m v buf: its sums are for the next step
     # One pass for a number, one for all the rest.
     "AdaGradNorm": (2, 16, 0),  # g; g p, p
     "ClippedLion": (2, 24, 4),  # g; g p m, p m
+    "ClippedAdamW": (2, 32, 8),
+    "ClippedSGD": (2, 16, 0),
+    "MedianSGD": (2, 28, 4),  # g m; g p m, p m
+    "OptimisticMDAdaptive": (2, 28, 8),  # g previous; g hat, p hat previous
+    "OptimisticEntropic": (2, 24, 4),  # g hat; g hat, p hat
     "ClipRAdaGradD": (2, 16, 0),
     "ClipRAdaGradDCoord": (2, 24, 4),
     "BlockwiseAdam": (2, 24, 4),
@@ -109,6 +120,7 @@ OPTIONS: list[tuple[str, dict[str, object], tuple[int, float, float]]] = [
     ("LionK", {"kernel": "l2"}, (2, 28, 4)),  # g m; g p m, p m
     ("LARS", {"weight_decay": 0.1}, (2, 20, 0)),  # g p; g p, p
     ("LARS", {"weight_decay": 0.1, "momentum": 0.9}, (2, 28, 4)),  # g p; g p buf, p buf
+    ("MedianSGD", {"kind": "l1"}, (1, 20, 4)),  # g p m, p m
     ("Adan", {"max_grad_norm": 1}, (2, 48, 16)),  # g; g p m d n previous, p m d n previous
     ("Adan", {"no_prox": True}, (1, 44, 16)),
     ("AdamP", {"nesterov": True}, (2, 40, 8)),  # g p m v, m v d; d p, p
@@ -145,9 +157,11 @@ def test_what_the_tests_of_targets_leave_out() -> None:
         "DeltaSGD": model,
         "DeltaSGDPaper": model,
         "ExpSGDM": "a draw on the host",
+        "FedSpeed": model,
         "QASSGD": "an input",
         "MeZO": model,
         "SMB": model,
+        "SPL": model,
         "Sophia": "an input",
         "SophiaG": "an input",
         "UDoG": model,

@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor
 
-from optdsl import draws, interpreter
+from optdsl import interpreter
 from optdsl.ir.nodes import Rule
+from optdsl.types import Instances
 from tests.rules import rules_of, shipped_rules
-from tests.zoo.oracles import VARIANTS, Case, Given, cases, check
+from tests.zoo.oracles import VARIANTS, Case, Given, cases, check, drawing
 
 
 @cache
 def rules() -> dict[str, Rule]:
     """Every rule of the shipped files and of the variants, by name."""
     return shipped_rules() | rules_of(VARIANTS)
-
-
-def drawing(numbers: Tensor | None) -> AbstractContextManager[Any]:
-    """Every random draw gives `numbers`."""
-    if numbers is None:
-        return nullcontext()
-
-    def draw(*args: Any, **options: Any) -> Tensor:
-        return numbers.expand(real(*args, **options).shape)
-
-    real = draws.draw
-    return patch.object(draws, "draw", draw)
 
 
 class ReferenceRun:
@@ -61,7 +48,7 @@ class ReferenceRun:
         return [member.p for member in self.members]
 
     def step(self, grads: Sequence[Tensor], hyper: dict[str, Any], given: Given) -> None:
-        with drawing(given.draw):
+        with drawing(given):
             self._step(grads, hyper, given)
 
     def _step(self, grads: Sequence[Tensor], hyper: dict[str, Any], given: Given) -> None:
@@ -85,8 +72,10 @@ class ReferenceRun:
         return self.averages
 
     def state(self, key: str) -> Sequence[Tensor]:
-        (name,) = (state.name for state in self.rule.states if state.key == key)
-        return [member.states[name] for member in self.members]
+        (state,) = (each for each in self.rule.states if each.key == key)
+        if state.type.instances is Instances.RUN:
+            return [member.shared[state.name, None] for member in self.members]
+        return [member.states[state.name] for member in self.members]
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
