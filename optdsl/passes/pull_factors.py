@@ -4,8 +4,8 @@ Input: values of a straight variant. Output: values of equal meaning in which `d
 d)` is `dot(p, d) / norm(p)`: the sum no longer waits for the norm, and one pass over memory is
 saved (AdamP: three passes and 48 bytes a parameter become two and 40).
 
-Only factors that themselves wait for a reduction are pulled; only products and quotients are
-looked into (`norm(g - c * p)` is never expanded: that would cancel).
+Only factors that themselves wait for a reduction are pulled; only products, quotients and
+magnitudes are looked into (`norm(g - c * p)` is never expanded: that would cancel).
 Error: one rounding of the factor's product instead of one per element: at most 1 ulp more.
 Relies on: nothing. Does not do: maxima; factors known before the step.
 """
@@ -44,6 +44,11 @@ def _split(algebra: Algebra, value: Value, total: Value) -> tuple[Value | None, 
     if value.op == "mul":
         (fa, ca), (fb, cb) = (_split(algebra, arg, total) for arg in value.args)
         return _times(algebra, fa, fb), _times(algebra, ca, cb)
+    if value.op == "abs":
+        parts = _split(algebra, value.args[0], total)
+        if parts[0] is not None:
+            factor, core = (None if each is None else algebra.make("abs", each) for each in parts)
+            return factor, core
     if value.op == "div":
         numerator, divisor = value.args
         factor, core = _split(algebra, numerator, total)
