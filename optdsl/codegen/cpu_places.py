@@ -128,6 +128,13 @@ class Places:
     def broken(self, text: str) -> InternalError:
         return InternalError("codegen/cpu", f"{self.kernel.name}: {text}")
 
+    def streams(self) -> list[str]:
+        """The pointers with which the pass goes through memory, where it is long enough to ask
+        ahead: those of parameters' size."""
+        if self.kernel.domain is not Domain.FULL:
+            return []
+        return [f"{plain(b.name)}_at" for b in self.touched if b.domain is Domain.FULL]
+
     # ---------------------------------------------------------------- declarations
 
     def declarations(self) -> list[str]:
