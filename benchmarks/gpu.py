@@ -130,7 +130,7 @@ def all_races(dry: bool) -> list[Race]:
         )
         for contest in CONTESTS.values()
         for key, case in CASES.items()
-        if key in contest.cases
+        if key in contest.cases and not case.sharded
         for dtype in DTYPES
     ]
 

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn import Parameter
 
 Shape = tuple[int, ...]
@@ -24,12 +28,14 @@ GPT2_SMALL: tuple[Shape, ...] = (
 
 @dataclass(frozen=True)
 class Case:
-    """`fresh`: every step has gradients at new places, as after `zero_grad(set_to_none=True)`."""
+    """`fresh`: every step has gradients at new places, as after `zero_grad(set_to_none=True)`.
+    `sharded`: parameters and gradients are DTensors on a mesh of one process."""
 
     key: str
     title: str
     shapes: tuple[Shape, ...]
     fresh: bool = False
+    sharded: bool = False
 
     @property
     def numel(self) -> int:
@@ -53,10 +59,24 @@ class Case:
     def parameters(self, dtype: torch.dtype, device: str) -> list[Parameter]:
         """Parameters with gradients, the same numbers each time."""
         torch.manual_seed(0)
-        params = [Parameter(torch.randn(s, dtype=dtype, device=device)) for s in self.shapes]
-        for p in params:
-            p.grad = torch.randn_like(p)
+        mesh = one_process(device) if self.sharded else None
+        params = []
+        for shape in self.shapes:
+            value, gradient = (torch.randn(shape, dtype=dtype, device=device) for _ in range(2))
+            if mesh is not None:
+                value = distribute_tensor(value, mesh, [Shard(0)])
+                gradient = distribute_tensor(gradient, mesh, [Shard(0)])
+            params.append(Parameter(value))
+            params[-1].grad = gradient
         return params
+
+
+@cache
+def one_process(device: str) -> DeviceMesh:
+    """A mesh of this process alone."""
+    if not dist.is_initialized():
+        dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
+    return init_device_mesh(device, (1,))
 
 
 CASES = {
@@ -67,8 +87,9 @@ CASES = {
         Case("c", "1000 of 10k", 1000 * ((100, 100),)),
         Case("d", "200 of 64", 200 * ((64,),)),
         Case("d-new", "200 of 64, new gradients", 200 * ((64,),), fresh=True),
-        Case("e", "10 of 16.8M", 10 * ((4096, 4096),)),
-        Case("f", "200 of 1M", 200 * ((1024, 1024),)),
-        Case("g", "10,000 of 64", 10_000 * ((64,),)),
+        Case("e", "1000 of 64, DTensors", 1000 * ((64,),), sharded=True),
+        Case("f", "10 of 16.8M", 10 * ((4096, 4096),)),
+        Case("g", "200 of 1M", 200 * ((1024, 1024),)),
+        Case("h", "10,000 of 64", 10_000 * ((64,),)),
     )
 }

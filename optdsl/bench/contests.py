@@ -61,7 +61,7 @@ class Contest:
     text: str
     options: Mapping[str, Any] = field(default_factory=dict)
     peers: tuple[Contender, ...] = ()
-    cases: tuple[str, ...] = ("a", "b", "c", "d", "f", "g")
+    cases: tuple[str, ...] = ("a", "b", "c", "d", "g", "h")
     matrices: bool = False
 
     def ours(self, backend: str = "auto") -> Contender:
@@ -154,7 +154,7 @@ CONTESTS = {
                 _of("pytorch_optimizer", "AdamW"),
                 _of("heavyball", "ForeachAdamW", patient=True),
             ),
-            cases=("a", "b", "c", "d", "d-new", "e", "f", "g"),
+            cases=("a", "b", "c", "d", "d-new", "e", "f", "g", "h"),
         ),
         Contest(
             "SGD momentum",

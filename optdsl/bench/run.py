@@ -58,7 +58,9 @@ class Race:
             step()  # makes the states
             share(optimizer, pool)
             steps[contender.name] = step
-        if self.device == "cpu" and self.dtype is torch.float32:
+        if self.case.sharded:
+            pass  # of interest is the host's part alone
+        elif self.device == "cpu" and self.dtype is torch.float32:
             buffers = [[p.detach(), _gradient(p), *pool[p]] for p in params]
             steps[LIMIT] = roofline(shapes_of(self.contest.steady()), buffers)
         elif self.device != "cpu":

@@ -36,7 +36,7 @@ examples:
   optdsl bench --out quick.json --markdown       what the file holds, measuring nothing
 """
 
-USUAL = ["a", "b", "c", "d", "d-new"]
+USUAL = ["a", "b", "c", "d", "d-new", "e"]
 """The others are for GPUs: seconds a step on a processor."""
 
 
