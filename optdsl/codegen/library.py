@@ -177,10 +177,11 @@ class Library:
         """The base with one entry of its first axis, which follows the batch, replaced."""
         base, index, entry = value.args
         place = f"torch.tensor([int({text(index)})], device={self.like}.device)"
-        new = text(entry)
-        if base.type.shape.lead:
-            new = fill_text("{0}.unsqueeze(1)", [new])
-        return fill_text(f"{{0}}.index_copy(1, {place}, {new})", [text(base)])
+        if entry.type.instances is Instances.PARAM:
+            new = "{1}.unsqueeze(1)" if base.type.shape.lead else "{1}.mT"
+        else:  # what is one for all has no batch
+            new = "{1}.expand_as({0}[:, :1])"
+        return fill_text(f"{{0}}.index_copy(1, {place}, {new})", [text(base), text(entry)])
 
 
 def size_text(dim: Dim) -> str:

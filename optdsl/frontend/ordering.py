@@ -13,7 +13,7 @@ from optdsl.ir.matrices import resized
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
 from optdsl.syntax import ast
-from optdsl.types import BATCH, Dim, Shape
+from optdsl.types import BATCH, SCALAR, Dim, DType, Shape
 
 
 class Ordering(Matrices):
@@ -28,7 +28,7 @@ class Ordering(Matrices):
 
     def _call_take(self, call: ast.Call) -> Binding:
         args, named = self.arguments(call, 2, 2, frozenset({"axis"}))
-        value, places = (self._tensor(each, call) for each in args)
+        value, places = self._tensor(args[0], call), self._tensor(args[1], call, number=True)
         dim = self._dim_along(named, call.span)
         count = self._count_of(places, call.span)
         shape = resized(value.type.shape, dim, count)
@@ -36,7 +36,8 @@ class Ordering(Matrices):
 
     def _call_put(self, call: ast.Call) -> Binding:
         args, named = self.arguments(call, 3, 3, frozenset({"axis"}))
-        value, places, into = (self._tensor(each, call) for each in args)
+        value, places = (self._tensor(each, call, number=True) for each in args[:2])
+        into = self._tensor(args[2], call)
         dim = self._dim_along(named, call.span)
         wanted = resized(into.type.shape, dim, self._count_of(places, call.span))
         if value.type.shape != wanted:
@@ -82,8 +83,11 @@ class Ordering(Matrices):
 
     # ------------------------------------------------------------ arguments
 
-    def _tensor(self, bound: Binding, call: ast.Call) -> Value:
+    def _tensor(self, bound: Binding, call: ast.Call, *, number: bool = False) -> Value:
+        """A tensor; with `number` also one of the host, which then is a single entry."""
         value = self.as_value(bound, call.span)
+        if number and not value.type.on_device and value.type.dtype is not DType.STRING:
+            return self.emit.broadcast(value, self.emit.param_type.with_(shape=SCALAR), call.span)
         if not value.type.on_device:
             self.fail("E322", f"`{call.function}` takes tensors", call.span, value.type.describe())
         return value

@@ -58,6 +58,10 @@ class Quadratic:
         return [a * (p - c) + n for a, c, n, p in terms]
 
 
+Draw = Tensor | dict[int, Tensor]
+"""What every random draw of a step gives, or what that of each place in the text does."""
+
+
 @dataclass(frozen=True)
 class Given:
     """What a step has besides gradients: the model, one dictionary of inputs per parameter, and the
@@ -65,7 +69,7 @@ class Given:
 
     closure: Quadratic | None = None
     inputs: Sequence[dict[str, Tensor]] = ()
-    draw: Tensor | None = None
+    draw: Draw | None = None
     stream: Sequence[Tensor] = ()
 
 
@@ -75,10 +79,11 @@ class Case:
 
     `params` has one tensor per parameter, `grads` one list of them per step, or an objective gives
     them; `hyper` holds for every step, `schedule` gives one value per step, `inputs` one list of
-    tensors, one per parameter, `draws` what is drawn, `stream` what is drawn `at` 1, 2 and so on.
-    `expected` maps "params", "update" (old minus new parameter) or "eval" (the value for
-    evaluation) to one list of tensors for each step in `at`, and `states` maps a state's key to its
-    values after the last step.
+    tensors, one per parameter, `draws` what is drawn, `stream` what is drawn `at` 1, 2 and so on,
+    `start` the states that are there before the first step, by key, one per parameter. `expected`
+    maps "params", "update" (old minus new parameter) or "eval" (the value for evaluation) to one
+    list of tensors for each step in `at`, and `states` maps a state's key to its values after the
+    last step.
     """
 
     stem: str
@@ -95,8 +100,9 @@ class Case:
     objective: Objective | None
     inputs: dict[str, list[list[Tensor]]]
     names: list[str]
-    draws: list[Tensor]
+    draws: list[Draw]
     stream: list[Tensor]
+    start: dict[str, list[Tensor]]
     steps: int
     expected: dict[str, list[list[Tensor]]]
     states: dict[str, list[Tensor]]
@@ -157,6 +163,8 @@ def drawing(given: Given) -> Iterator[None]:
         if given.stream and at < 1:  # before the first step
             return drawn
         numbers = given.stream[at - 1] if given.stream else given.draw
+        if isinstance(numbers, dict):
+            numbers = numbers[options["site"]]
         if numbers is None:
             return drawn
         same = numbers.numel() == drawn.numel()
@@ -172,6 +180,12 @@ def _tensors(values: list[Any]) -> list[Tensor]:
 
 def _hyper(value: Any) -> Any:
     return tuple(_hyper(item) for item in value) if isinstance(value, list) else value
+
+
+def _draw(raw: Any) -> Draw:
+    if isinstance(raw, dict):
+        return {int(site): torch.tensor(x, dtype=torch.float64) for site, x in raw.items()}
+    return torch.tensor(raw, dtype=torch.float64)
 
 
 def _objective(raw: dict[str, Any]) -> Objective:
@@ -207,8 +221,9 @@ def _case(stem: str, rule: str, raw: dict[str, Any]) -> Case:
         objective=objective,
         inputs=inputs,
         names=raw.get("names", [""] * len(raw["params"])),
-        draws=_tensors(raw.get("draws", [])),
+        draws=[_draw(each) for each in raw.get("draws", [])],
         stream=_tensors(raw.get("stream", [])),
+        start={key: _tensors(values) for key, values in raw.get("start", {}).items()},
         steps=steps,
         at=at,
         expected={what: [_tensors(step) for step in steps] for what, steps in expected.items()},

@@ -101,6 +101,10 @@ COSTS = {
     "SOAP": (2, 84, 24),
     "APOLLO": (2, 28, 2),
     "APOLLOMini": (2, 32.016, 0.0078125),
+    # Draws and flips go through the library: g m a b and eight of them, a b m p.
+    "PSGDXMat": (5, 216, 12),
+    "PSGDKron": (2, 96, 12),
+    "PSGDProcrustes": (2, 152, 12),
     "AdamMini": (2, 24, 4),
     "PolarMuon": (2, 44, 4),
     "CAME": (4, 32, 4),  # g; g; g m, m; g m p, p
@@ -160,8 +164,10 @@ def test_what_the_tests_of_targets_leave_out() -> None:
         "FedSpeed": model,
         "QASSGD": "an input",
         "MeZO": model,
+        "QZO": model,
         "SMB": model,
         "SPL": model,
+        "STEP": model,
         "Sophia": "an input",
         "SophiaG": "an input",
         "UDoG": model,
@@ -169,4 +175,5 @@ def test_what_the_tests_of_targets_leave_out() -> None:
         "VRLAMB": "an input",
         "VRLARS": "an input",
         "VRSGD": "an input",
+        "ZOAdaMU": model,
     }

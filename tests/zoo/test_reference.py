@@ -41,6 +41,7 @@ class ReferenceRun:
         declared = {each.name: each.default for each in rule.attributes}
         for member in self.members:
             member.attributes = declared | member.attributes
+        self.start = case.start
         self.averages: list[Tensor] = []
 
     @property
@@ -58,9 +59,11 @@ class ReferenceRun:
             assert hyper.keys() <= member.group.keys(), "the rule lacks a hyperparameter"
             member.g, member.t, member.steps = grad, member.t + 1, member.steps + 1
             member.group.update(hyper)
+        if self.start and self.members[0].t == 1:
+            self._begin(given)
         if self.rule.evaluated is not None:
             shown = dataclasses.replace(self.rule, param=self.rule.evaluated, updates={})
-            updates = interpreter.run(shown, self.members).updates
+            updates = interpreter.run(shown, self.members, closure=given.closure).updates
             self.averages = [update.p for update in updates if update.p is not None]
         outcome = interpreter.run(self.rule, self.members, closure=given.closure)
         for member, update in zip(self.members, outcome.updates, strict=True):
@@ -68,14 +71,23 @@ class ReferenceRun:
             member.states |= update.states
             member.shared |= outcome.shared
 
+    def _begin(self, given: Given) -> None:
+        """Put in the states of the case: of several with one key, that which a step would make."""
+        made = interpreter.run(self.rule, self.members, closure=given.closure)
+        for i, (member, update) in enumerate(zip(self.members, made.updates, strict=True)):
+            for name in update.states:
+                if (key := self.rule.state(name).key) in self.start:
+                    member.states[name] = self.start[key][i]
+
     def evaluation(self) -> Sequence[Tensor]:
         return self.averages
 
     def state(self, key: str) -> Sequence[Tensor]:
-        (state,) = (each for each in self.rule.states if each.key == key)
-        if state.type.instances is Instances.RUN:
-            return [member.shared[state.name, None] for member in self.members]
-        return [member.states[state.name] for member in self.members]
+        states = [each for each in self.rule.states if each.key == key]
+        if states[0].type.instances is Instances.RUN:
+            return [member.shared[states[0].name, None] for member in self.members]
+        names = [state.name for state in states]
+        return [next(m.states[name] for name in names if name in m.states) for m in self.members]
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
