@@ -167,7 +167,7 @@ def test_what_the_tests_of_targets_leave_out() -> None:
         "QZO": model,
         "SMB": model,
         "SPL": model,
-        "STEP": model,
+        "STEPAdam": model,
         "Sophia": "an input",
         "SophiaG": "an input",
         "UDoG": model,
