@@ -17,6 +17,8 @@ from optdsl.types import BATCH
 
 STEADY = 1_000_003
 """A step far from the first; a prime, on which no `every k` falls."""
+MIDDLE = {"rand": 0.5, "randn": 0.0, "exponential": 1.0}
+"""What a draw is on average."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def host_number(value: Value, facts: Facts, known: Mapping[Value, bool] | None =
             return 1
         case "rank":
             return 0
+        case "rand" | "randn" | "exponential":
+            return MIDDLE[value.op]
         case "where":
             taken = value.args[1 if host_number(value.args[0], facts, known) else 2]
             return host_number(taken, facts, known)

@@ -18,11 +18,9 @@ from optdsl.diagnostics import CompileError, Sink
 from optdsl.frontend.rules import lower_rule, rule_names
 from optdsl.frontend.scope import make_scope, read_source, shipped_index, zoo_folder
 from optdsl.ir.nodes import Rule, reachable
-from optdsl.ops import OPS, Kind
 from optdsl.passes.variants import EVALUATIONS
 from optdsl.schedule.make import check_supported, make_plan
 from optdsl.schedule.plan import Plan
-from optdsl.types import Place
 
 CORE = {
     "Adafactor", "AdafactorPaper", "Adam", "AdamW", "ClippedLion", "LAMB", "LayerwiseSGD", "Lion",
@@ -86,10 +84,6 @@ def interpreted() -> dict[str, str]:
             found[name] = "an input"
         if any(v.op in EVALUATIONS for v in reachable(v for _, v in rule.outputs())):
             found[name] = "the model"
-        # What the plan lets pass, and the generated module does not.
-        values = reachable(value for _, value in rule.outputs())
-        if any(OPS[v.op].kind is Kind.RANDOM and v.type.place is Place.HOST for v in values):
-            found[name] = "a draw on the host"
     return found
 
 

@@ -205,6 +205,10 @@ class Host:
             case "name_matches":
                 self.reads.add("name")
                 return f"e.matches({literal(value.attr('pattern'))})"
+            case "rand" | "randn" | "exponential":
+                site, at = value.attr("site"), bare(text(value.args[0]))
+                kind, over = literal(value.op), literal(value.attr("over"))
+                return f"{self._read('draw')}({kind}, {site}, {at}, {over})"
             case "choose":
                 condition, then, otherwise = (text(arg) for arg in value.args)
                 return f"({then} if {condition} else {otherwise})"

@@ -57,9 +57,8 @@ class Library:
                 script.assign(value)
         draws = [value for value in values if OPS[value.op].kind is Kind.RANDOM]
         for value in draws:
-            if len(value.args) > 1:  # anew in each pass of a loop
-                raise unsupported(value, self.plan.rule.name)
-            script.assign(value)
+            if len(value.args) == 1:  # others draw anew in each pass of a loop
+                script.assign(value)
         tensors = [name for leaf, name in script.names.items() if leaf.op != "scalar"]
         if not tensors:
             raise InternalError("codegen/library", f"{library.name} reads nothing")
@@ -115,8 +114,10 @@ class Library:
         kind = OPS[value.op].kind
         if kind is Kind.RANDOM and value.attr("over") is None:
             shape = f"({', '.join(map(size_text, value.type.shape.dims))})"
-            at = bare(text(value.args[0]))
-            return f"draw({literal(value.op)}, {shape}, {value.attr('site')}, {at})"
+            at, site = bare(text(value.args[0])), str(value.attr("site"))
+            for number in value.args[1:]:
+                site = f"site_in_pass({site}, {bare(text(number))})"
+            return f"draw({literal(value.op)}, {shape}, {site}, {at})"
         if kind is Kind.MAP:
             return self._map(value, text) if value.type.on_device else None
         if kind is Kind.REDUCE:

@@ -90,6 +90,8 @@ def _hosted(plan: Plan) -> Iterator[str]:
     for condition in _conditions(plan.decision):
         if any(value.op in ("t", "steps") for value in reachable([condition])):
             yield _said(condition, f"`{host_text(condition)}` chooses the passes")
+        else:
+            yield from _drawn(condition)
     for state in plan.rule.host_states:
         yield f"`{state.name}` is a number that the host keeps"
     for given in plan.rule.inputs:
@@ -100,9 +102,15 @@ def _hosted(plan: Plan) -> Iterator[str]:
         for root in variant.scalars:
             if any(v.type.dtype is DType.STRING or v.op == "loop" for v in reachable([root])):
                 yield _said(root, "a number depends on text or on a loop")
+            yield from _drawn(root)
         for each in variant.passes:
             if isinstance(each, LibraryPass):
                 yield _said(_leading(each), "matrices, sorting and draws are the work of torch")
+
+
+def _drawn(root: Value) -> Iterator[str]:
+    if any(OPS[value.op].kind is Kind.RANDOM for value in reachable([root])):
+        yield _said(root, "a number for all parameters is drawn by the host")
 
 
 def _leading(library: LibraryPass) -> Value:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from optdsl.draws import draw
 from optdsl.runtime.program import Program
 
 
@@ -90,6 +91,7 @@ class Environment:
         "batch",
         "born",
         "cols",
+        "drawn",
         "evaluating",
         "g_scale",
         "long",
@@ -97,6 +99,7 @@ class Environment:
         "ndim",
         "numel",
         "rows",
+        "seed",
         "short",
         "steps",
         "t",
@@ -115,10 +118,21 @@ class Environment:
         self.steps = 0
         self.evaluating = False
         self.g_scale = 1.0
+        self.seed = 0
+        self.drawn: dict[tuple[str, int], float] = {}
 
     def first(self, state: str) -> bool:
         """Whether this step creates `state`."""
         return state not in self.born
+
+    def draw(self, kind: str, site: int, at: float, over: str) -> float:
+        """The number drawn at this place for the group, or for all: then it is the same in all
+        environments of a step, which share what is `drawn`."""
+        if over == "all" and (kind, site) in self.drawn:
+            return self.drawn[kind, site]
+        made = draw(kind, (1, 1), seed=self.seed, site=site, at=int(at), parameter=-1)
+        self.drawn[kind, site] = number = made.item()
+        return number
 
     def matches(self, pattern: str) -> bool:
         """Whether the regular expression `pattern` occurs in the parameter's name."""

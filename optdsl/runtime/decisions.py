@@ -35,7 +35,8 @@ def decide(
     """The variant of each cohort, INACTIVE for those without gradients: which there are, `active`
     says by `Member.index` (None: all). Brings their environments up to this step."""
     single = len(program.variants) == 1
-    decisions = []
+    decisions: list[int] = []
+    drawn: dict[tuple[str, int], float] = {}
     for cohort in cohorts:
         if active is not None and not active[cohort.members[0].index]:
             decisions.append(INACTIVE)
@@ -44,6 +45,7 @@ def decide(
         e.t = cohort.t + 1
         e.steps = group.get(STEPS, 0) + 1
         e.g_scale = -g_scale if group["maximize"] else g_scale
+        e.seed, e.drawn = group.get("seed", 0), drawn
         decisions.append(0 if single else program.decide(hypers[cohort.group_index], e))
     return tuple(decisions)
 

@@ -168,9 +168,14 @@ class VariantBuilder:
         return made
 
     def host(self, value: Value) -> Value:
-        """A host value as literals, sizes, or a number of the scalar table."""
-        if is_const(value) or is_size(value):
+        """A host value as literals, sizes, counters of loops, and numbers of the scalar table."""
+        if is_const(value) or is_size(value) or value.op == "loop_arg":
             return value
+        if any(each.op == "loop_arg" for each in reachable([value], into_loops=False)):
+            args = tuple(map(self.host, value.args))  # worked out anew in each pass of the loop
+            return self.rule.builder.make(
+                value.op, args, value.type, value.span, **dict(value.attrs)
+            )
         if value not in self.scalars:
             self.scalars.append(value)
         type_ = value.type.with_(place=Place.HOST, dtype=DType.REAL)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -154,8 +154,8 @@ class Run(Protocol):
 
 @contextmanager
 def drawing(given: Given) -> Iterator[None]:
-    """Every random draw gives the numbers that are `given`, in the interpreter and in library
-    passes."""
+    """Every random draw gives the numbers that are `given`, in the interpreter, in library passes
+    and on the host."""
     real = draws.draw
 
     def draw(*args: Any, **options: Any) -> Tensor:
@@ -170,7 +170,10 @@ def drawing(given: Given) -> Iterator[None]:
         same = numbers.numel() == drawn.numel()
         return numbers.reshape(drawn.shape) if same else numbers.expand(drawn.shape)
 
-    with patch.object(draws, "draw", draw), patch("optdsl.runtime.library.draw", draw):
+    users = ("optdsl.draws.draw", "optdsl.runtime.library.draw", "optdsl.runtime.cohorts.draw")
+    with ExitStack() as stack:
+        for name in users:
+            stack.enter_context(patch(name, draw))
         yield
 
 

@@ -23,6 +23,7 @@ COSTS = {
     "SGDW": (1, 20, 4),
     "SGDWPaper": (1, 20, 4),
     "LayerwiseSGD": (1, 20, 4),
+    "ExpSGDM": (1, 28, 8),  # g p d average, p d average
     "AccSGD": (1, 20, 4),  # g p v, p v
     "AcceleratedSGD": (1, 20, 4),
     "QHM": (1, 20, 4),
@@ -160,7 +161,6 @@ def test_what_the_tests_of_targets_leave_out() -> None:
         "AdaFisher": "an input",
         "DeltaSGD": model,
         "DeltaSGDPaper": model,
-        "ExpSGDM": "a draw on the host",
         "FedSpeed": model,
         "QASSGD": "an input",
         "MeZO": model,
