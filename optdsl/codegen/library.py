@@ -115,8 +115,8 @@ class Library:
         if kind is Kind.RANDOM and value.attr("over") is None:
             shape = f"({', '.join(map(size_text, value.type.shape.dims))})"
             at, site = bare(text(value.args[0])), str(value.attr("site"))
-            for number in value.args[1:]:
-                site = f"site_in_pass({site}, {bare(text(number))})"
+            for turn in value.args[1:]:
+                site = f"site_in_pass({site}, {bare(text(turn))})"
             return f"draw({literal(value.op)}, {shape}, {site}, {at})"
         if kind is Kind.MAP:
             return self._map(value, text) if value.type.on_device else None
