@@ -203,7 +203,7 @@ class _Counter:
             key: value for where, key, value in self.attributes if re.search(where, name)
         }
         sizes = matrix_view(shape, self.rule.view)
-        return Member(p, index, 0, index, name, attributes, sizes)
+        return Member(p, p, index, 0, index, name, attributes, sizes)
 
     def _facts(self, member: Member) -> Facts:
         sizes = member.sizes

@@ -14,10 +14,10 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from optdsl import hostmath
-from optdsl.codegen.coupling import coupled
 from optdsl.codegen.cpu import c_source
 from optdsl.codegen.host import Host, rivals, unsupported
 from optdsl.codegen.library import Library
+from optdsl.codegen.limits import coupled, unpaired
 from optdsl.codegen.literals import LINE_LENGTH, Call, call, layout, literal, raw, tuple_of
 from optdsl.codegen.prologue import Prologues, triton_source
 from optdsl.codegen.templates import render
@@ -186,7 +186,7 @@ def _docstring(rule: Rule) -> str:
 
 
 def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
-    rule, ties = plan.rule, coupled(plan.rule)
+    rule = plan.rule
     signs = Signs(rule, Numbers(rule))
     nonnegative = [each.name for each in rule.states if signs.states[each.name] >= NONNEGATIVE]
     return call(
@@ -212,12 +212,20 @@ def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
         **(
             {"hosted": tuple_of([literal(e) for e in prologues.hosted])} if prologues.hosted else {}
         ),
-        **({"coupled": tuple_of([literal(e) for e in ties])} if ties else {}),
+        **_limits(rule),
         **({"reports": literal(tuple(rule.reports))} if rule.reports else {}),
         c_source="C_SOURCE",
         triton_source="TRITON_SOURCE",
         source_hash=literal(_digest(rule)),
     )
+
+
+def _limits(rule: Rule) -> dict[str, str | Call]:
+    ties, unlike = coupled(rule), unpaired(rule)
+    return {
+        **({"coupled": tuple_of([literal(each) for each in ties])} if ties else {}),
+        **({"unpaired": literal(unlike)} if unlike else {}),
+    }
 
 
 def _host_states(rule: Rule) -> dict[str, str | Call]:

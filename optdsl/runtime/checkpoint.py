@@ -57,7 +57,7 @@ def read(
     new_groups = _groups(program, groups, old_groups)
     states = {state.name: state for state in program.states}
     members = make_members(program, new_groups)
-    by_param = {member.p: member for member in members}
+    by_param = {member.own: member for member in members}
     keys = [key for group in old_groups for key in group["params"]]
     known = set(keys)
     for key, entry in saved["state"].items():

@@ -293,7 +293,7 @@ class Engine:
             (group, known.get(id(group)) or static_values(self.program, group)) for group in groups
         ]
         members = make_members(self.program, groups)
-        self._params = [member.p for member in members]
+        self._params = [member.own for member in members]
         self._listing = Listing(groups, flat(groups), Tensors(self._params))
         for member, address in zip(members, self._listing.places.tolist(), strict=True):
             if member.sizes.numel and not address:
@@ -310,7 +310,7 @@ class Engine:
         backends = self._backends.values()
         self._on_gpu = any(device.type == "cuda" for device in self._backends)
         self._may_reside = not self.program.hosted and all(b and b.resident for b in backends)
-        check_shared(self.program, self._params)
+        check_shared(self.program, [member.p for member in members])
         # Reading the table makes the dicts that states will lie in.
         self._owned = [self.owner.state[p] for p in self._params]
         for own in self._owned:
@@ -320,7 +320,7 @@ class Engine:
         counts = [own.t or 0 for own in self._owned]
         born = [self._holdings.existing(member) for member in members]
         self._cohorts = make_cohorts(self.program, members, counts, born, apart=self._apart)
-        self._numbers = {member.p: member.index for member in members} if self._apart else {}
+        self._numbers = {member.own: member.index for member in members} if self._apart else {}
         self._plans.room = KEPT_PLANS * (len(members) if self._apart else 1)
         self._seen_changes = self._changes.count
 

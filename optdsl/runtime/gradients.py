@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from optdsl.hostmath import div
+from optdsl.runtime.pairs import as_real
 from optdsl.runtime.tables import Ints
 from optdsl.runtime.tensors import Listing
 
@@ -43,7 +44,8 @@ class Gradients:
     def tensors(self) -> Sequence[Tensor | None]:
         """The gradients, as kernels read them; None where there is none."""
         if self.found is None:
-            self.found = list(map(GRADIENT, self.params))
+            found = map(GRADIENT, self.params)
+            self.found = [None if g is None else as_real(g) for g in found]
         return self.found
 
 
@@ -66,7 +68,7 @@ class Scanner:
         self._filled = np.count_nonzero(listing.places)
         # What autograd leaves lazy is a part of a complex number, or one, or, between two of which
         # nothing lies, the only element.
-        self._lazies = [p for p in self._params if p.numel() == 1]
+        self._lazies = [p for p in self._params if p.numel() == 1 or p.is_complex()]
         self._looked = False
 
     def scan(self) -> Gradients:
@@ -128,7 +130,7 @@ class Scanner:
 def _readable(index: int, p: Tensor, g: Tensor) -> Tensor:
     """The gradient as kernels read it."""
     _check(index, p, g)
-    return g.detach().resolve_neg().contiguous()
+    return as_real(g.detach().resolve_neg().resolve_conj().contiguous())
 
 
 def _check(index: int, p: Tensor, g: Tensor) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from optdsl.runtime.cohorts import Member, matrix_view
+from optdsl.runtime.pairs import COMPLEX, as_real, fits
 from optdsl.runtime.program import Program
 from optdsl.runtime.state import PARAMETER_DTYPES
 
@@ -128,13 +129,27 @@ def check_parameters(program: Program, group: Mapping[str, Any]) -> None:
         )
     for position, p in enumerate(group["params"]):
         what = f"parameter {names[position]!r}" if names else f"parameter {position} of the group"
-        if p.is_complex():
-            raise ValueError(f"{program.name}: {what} is complex, which is not supported yet")
-        if p.dtype not in PARAMETER_DTYPES:
-            known = ", ".join(str(each).removeprefix("torch.") for each in PARAMETER_DTYPES)
+        if p.dtype in COMPLEX:
+            _check_complex(program, what, p)
+        elif p.dtype not in PARAMETER_DTYPES:
+            kinds = (*PARAMETER_DTYPES, *COMPLEX)
+            known = ", ".join(str(each).removeprefix("torch.") for each in kinds)
             raise ValueError(f"{program.name}: {what} is {p.dtype}; supported are {known}")
         if p.layout is not torch.strided:
             raise ValueError(f"{program.name}: {what} has layout {p.layout}; it must be dense")
+
+
+def _check_complex(program: Program, what: str, p: Tensor) -> None:
+    if program.unpaired:
+        raise ValueError(
+            f"{program.name}: {what} is complex, which the rule cannot take as pairs of reals: "
+            f"{program.unpaired}"
+        )
+    if not fits(p):
+        raise ValueError(
+            f"{program.name}: {what} is a complex view that is conjugated, or strided along its "
+            "last dimension; make it of `.resolve_conj().contiguous()`"
+        )
 
 
 def normalize_attributes(program: Program, group: dict[str, Any], given: Set[str]) -> None:
@@ -208,12 +223,13 @@ def make_members(program: Program, groups: Sequence[Mapping[str, Any]]) -> list[
             members.append(
                 Member(
                     p,
+                    as_real(p),
                     len(members),
                     group_index,
                     position,
                     names[position] if names else None,
                     attributes_of(program, group, position),
-                    matrix_view(p.shape, program.view),
+                    matrix_view(as_real(p).shape, program.view),
                 )
             )
     return members

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from optdsl.runtime.cohorts import Cohort, Environment, Member, Sizes
 from optdsl.runtime.inputs import Inputs
+from optdsl.runtime.pairs import COMPLEX, as_complex, as_real, fits
 from optdsl.runtime.program import Program, State, Variant
 from optdsl.runtime.state import all_sizes, state_shape
 from optdsl.runtime.storage import Choice, compute_dtype
@@ -63,7 +64,7 @@ class Holdings:
 
     def existing(self, member: Member) -> frozenset[str]:
         """The names of the states that `member` has, its group's and the run's included."""
-        own = self.table.get(member.p, {})
+        own = self.table.get(member.own, {})
         group = self.groups[member.group_index]
         return frozenset(
             name
@@ -127,7 +128,7 @@ class Holdings:
     def parameter(self, member: Member) -> tuple[Codec, Parts]:
         """How p of `member` is kept, and its tensors, made if need be."""
         own, codec = member.p.detach(), self.choice.of_parameter(member.p.dtype)
-        holder, (_, *rest) = self.table[member.p], codec.layout(tuple(own.shape))
+        holder, (_, *rest) = self.table[member.own], codec.layout(tuple(own.shape))
         if rest and not any(self._found(holder, part.beside) is not None for part in rest):
             beside = [torch.empty(e.shape, dtype=e.dtype, device=own.device) for e in rest]
             codec.save(own.to(torch.float32), [own.clone(), *beside])
@@ -171,18 +172,19 @@ class Holdings:
     def _holder(self, state: State, member: Member) -> dict[str, Any]:
         if is_shared(state):
             return self.groups[0 if state.domain == "all" else member.group_index]
-        return self.table[member.p]
+        return self.table[member.own]
 
     def _holders(self, state: State, member: Member) -> Sequence[dict[str, Any]]:
         """All that hold the state: one of the run stands in every group."""
         return self.groups if state.domain == "all" else [self._holder(state, member)]
 
     def _found(self, holder: dict[str, Any], key: str) -> Tensor | None:
+        """What lies there, of a complex tensor its parts."""
         found = holder.get(key)
-        if isinstance(found, Tensor):
-            return found
-        made = self._made.get((id(holder), key))
-        return made[2] if made else None
+        if not isinstance(found, Tensor):
+            made = self._made.get((id(holder), key))
+            found = made[2] if made else None
+        return as_real(found) if found is not None and fits(found) else found
 
     def shape(
         self, state: State, member: Member, h: Mapping[str, Any], e: Environment
@@ -214,7 +216,8 @@ class Holdings:
     def packed(
         self, state: State, member: Member, values: Tensor, h: Mapping[str, Any], e: Environment
     ) -> dict[str, Tensor]:
-        """New tensors that hold `values` as `state` is kept, by their keys."""
+        """New tensors that hold `values` as `state` is kept, by their keys: numbers of a complex
+        parameter's size as complex ones, codes as those of the parts."""
         layout = self._layout(state, member, h, e)
         made = {
             key: torch.empty(part.shape, dtype=part.dtype, device=member.p.device)
@@ -222,6 +225,9 @@ class Holdings:
         }
         values = values.reshape(self.shape(state, member, h, e))
         self.codec(state, member).save(values, list(made.values()))
+        main = made[state.key]
+        if member.own.is_complex() and state.domain == "full" and main.dtype in COMPLEX.values():
+            made[state.key] = as_complex(main, member.own.shape)
         return made
 
     def _checked_part(self, member: Member, key: str, part: Part, found: Tensor | None) -> Tensor:

@@ -114,7 +114,7 @@ def _entry(given: Any, each: Input, member: Member) -> Any:
     """What belongs to the member or its group."""
     index = member.group_index if each.over == "group" else member.index
     if isinstance(given, Mapping):
-        return given.get(member.p, given.get(member.name))
+        return given.get(member.own, given.get(member.name))
     if isinstance(given, Sequence) and not isinstance(given, str):
         return given[index] if index < len(given) else None
     return None

@@ -67,7 +67,7 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
     `compensation`, "kahan" or "split".
 
     Raises ValueError for a hyperparameter that the rule forbids, a misspelt one, and parameters
-    that cannot be optimized (complex, sparse, integer).
+    that cannot be optimized (sparse, integer, complex where the rule knows rows and columns).
     """
 
     program: ClassVar[Program]

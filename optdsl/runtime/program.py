@@ -183,7 +183,8 @@ class Program:
     that crosses a stage. `reports` are numbers to be read after a step, each in the temp
     `report_NAME`. `hosted` says for which statements, if any, the host must know t in each
     step; then no variant has a prologue. `coupled` says which statements, if any, need more than
-    one parameter and its gradient.
+    one parameter and its gradient. `unpaired` names one, if any, that makes no sense of a complex
+    parameter as pairs of reals.
     """
 
     name: str
@@ -205,6 +206,7 @@ class Program:
     belongs: Callable[[str, Any, Any], bool] = always
     hosted: tuple[str, ...] = ()
     coupled: tuple[str, ...] = ()
+    unpaired: str = ""
     host_states: tuple[tuple[str, str], ...] = ()
     advance: Callable[[Any, Any], dict[str, float]] = unchanged
     reports: tuple[str, ...] = ()

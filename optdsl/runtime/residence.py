@@ -290,7 +290,7 @@ class Residents:
         """Takes a checkpoint over into what the last graph holds. Raises ValueError, with nothing
         changed, where it does not go with that; `cohorts` are those of the present parameters."""
         counts = [
-            {int(loaded.states.get(m.p, {}).get(STEP, 0)) for m in cohort.members}
+            {int(loaded.states.get(m.own, {}).get(STEP, 0)) for m in cohort.members}
             for cohort in cohorts
         ]
         known = {id(cohort) for cohort in cohorts}
@@ -324,7 +324,7 @@ def forbid(program: Program, graph: bool, why: str) -> None:
 def check_active(program: Program, cohorts: Sequence[Cohort], active: Sequence[bool]) -> None:
     """Raises RuntimeError for a parameter that a graph would leave behind for good."""
     members = [member for cohort in cohorts for member in cohort.members]
-    without = [m for m in members if m.p.requires_grad and not active[m.index]]
+    without = [m for m in members if m.own.requires_grad and not active[m.index]]
     if without:
         raise RuntimeError(
             f"{program.name}: {', '.join(map(describe, without))} lacks a gradient while a CUDA "

@@ -175,7 +175,8 @@ def plan_device(
     _add_launches(program, builder, classes)
     stages = builder.finished()
     segments = _segments(classes, stages, results)
-    written = [m.p for each in classes if "p" in each.buffers.packing.writes for m in each.members]
+    writing = [each for each in classes if "p" in each.buffers.packing.writes]
+    written = [member.own for each in writing for member in each.members]
     return DevicePlan(
         *(device, classes, stages, segments), builder.partials, results.size, Tensors(written)
     )

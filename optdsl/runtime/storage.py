@@ -74,7 +74,7 @@ class Choice:
 
     def exempts(self, member: Member) -> bool:
         return any(
-            member.name == each if isinstance(each, str) else member.p is each
+            member.name == each if isinstance(each, str) else member.own is each
             for each in self.exempt
         )
 

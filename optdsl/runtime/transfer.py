@@ -17,6 +17,7 @@ from torch import Tensor
 
 from optdsl.runtime.cohorts import Environment, Member
 from optdsl.runtime.holdings import Holdings, describe
+from optdsl.runtime.pairs import as_real
 from optdsl.runtime.program import State
 from optdsl.runtime.storage import BLOCKS
 from optdsl.runtime.stored import SCALE, BlockCodec
@@ -51,7 +52,7 @@ def parameter_parts(
             found[part.beside] = value.detach().to(member.p.device, copy=True).contiguous()
     if entry.get(TRAIN) is not None and "evaluating" in holdings.program.reads:
         value = entry[TRAIN]
-        _expect(member, TRAIN, value, tuple(member.p.shape), member.p.dtype)
+        _expect(member, TRAIN, value, tuple(member.own.shape), member.own.dtype)
         found[TRAIN] = value.detach().to(member.p.device, copy=True)
     return found
 
@@ -75,8 +76,12 @@ def fitted(
     except ValueError as error:
         raise ValueError(f"the checkpoint of {describe(member)}: {error}") from None
     if codec is None:
+        paired = member.own.is_complex() and state.domain == "full"
+        if paired and isinstance(value, Tensor) and value.is_complex():
+            _expect(member, state.key, value, tuple(member.own.shape), None)
+            value = as_real(value.detach().resolve_conj().resolve_neg().contiguous())
         _expect(member, state.key, value, shape, None)
-        if not value.is_floating_point() and not (value.is_complex() and member.p.is_complex()):
+        if not value.is_floating_point():
             raise ValueError(
                 f"the checkpoint's {state.key!r} of {describe(member)} is {value.dtype}, which no "
                 "state of it is"

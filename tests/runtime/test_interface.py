@@ -201,7 +201,6 @@ def test_names_are_asked_for_where_the_rule_reads_them():
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (torch.zeros(3, dtype=torch.complex64), "parameter 0 of the group is complex"),
         (torch.zeros(3, dtype=torch.int32), "is torch.int32; supported are float32"),
         (torch.zeros(3, 3).to_sparse(), "has layout torch.sparse_coo"),
     ],
