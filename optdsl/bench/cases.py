@@ -11,6 +11,7 @@ from functools import cache
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn import Parameter
@@ -75,7 +76,7 @@ class Case:
 def one_process(device: str) -> DeviceMesh:
     """A mesh of this process alone."""
     if not dist.is_initialized():
-        dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(store=HashStore(), rank=0, world_size=1)
     return init_device_mesh(device, (1,))
 
 

@@ -21,6 +21,7 @@ import torch
 
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.native import NativeError, load, load_kernels
+from optdsl.runtime.nearness import Phase, phases
 from optdsl.runtime.program import Program
 from optdsl.runtime.stages import DevicePlan, PrologueCall, StepClass
 from optdsl.runtime.storage import compute_dtype
@@ -44,6 +45,9 @@ ABLE = frozenset(
 
 LINE = 16
 """Float32 numbers in a cache line: threads share none of their scratch memory."""
+
+NEAR = 2**20
+"""Bytes that a thread's pass may leave to its next: about what a core's own cache holds."""
 
 TASK_WORK = 256
 """What starting a task costs, in elements."""
@@ -143,14 +147,16 @@ class CpuRunner:
         total = sum(int(launch.work.sum()) for stage in stages for _, launch in stage.launches)
         if total <= SERIAL_WORK:
             threads = 1
-        kept: list[Any] = []
-        room = max(self._room(stage) for stage in stages)
+        found = phases(stages, threads, NEAR)
+        own = [stage for phase in found for each in phase.alone for stage in each]
+        shared = [stage for phase in found for stage in phase.shared]
+        kept: list[Any] = [own, shared]
+        room = max(self._room(stage) for stage in (*own, *shared))
         scratch = np.empty(room * threads, np.float32)
-        records = [self._stage(stage, threads, kept) for stage in stages]
-        table = np.array(records, np.int64)
+        table = np.array([self._phase(each, threads, kept) for each in found], np.int64)
         arguments = (
             ctypes.c_void_p(table.ctypes.data),
-            ctypes.c_longlong(len(stages)),
+            ctypes.c_longlong(len(found)),
             ctypes.c_void_p(self._partials.ctypes.data),
             ctypes.c_void_p(self._results.ctypes.data),
             ctypes.c_void_p(scratch.ctypes.data),
@@ -158,6 +164,19 @@ class CpuRunner:
             ctypes.c_longlong(threads),
         )
         return _Call(arguments, [*kept, table, scratch], threads > 1)
+
+    def _phase(self, phase: Phase, threads: int, kept: list[Any]) -> list[int]:
+        """One `struct phase` of the driver."""
+        shared = self._stages(phase.shared, threads, kept)
+        own = np.array([self._stages(each, 1, kept) for each in phase.alone], np.int64)
+        kept.append(own)
+        return [*shared, own.ctypes.data]
+
+    def _stages(self, stages: Sequence[StageTable], threads: int, kept: list[Any]) -> list[int]:
+        """Where stages for the driver lie, and how many there are."""
+        table = np.array([self._stage(each, threads, kept) for each in stages], np.int64)
+        kept.append(table)
+        return [table.ctypes.data, len(stages)]
 
     def _room(self, stage: StageTable) -> int:
         """Numbers that the largest task of a stage needs for what is loaded before it."""

@@ -45,6 +45,19 @@ struct stage {
     i64 finish_shared_count;
 };
 
+/* The stages of one thread alone. */
+struct own {
+    const struct stage *stages;
+    i64 count;
+};
+
+/* Stages that all threads share, then those that each has of its own. */
+struct phase {
+    const struct stage *stages;
+    i64 count;
+    const struct own *own;
+};
+
 #ifdef _OPENMP
 extern int omp_get_thread_num(void);
 extern int omp_get_num_threads(void);
@@ -152,17 +165,40 @@ static void run(const struct stage *stages, i64 count, double *partials, double 
     }
 }
 
-/* Runs `count` stages on `threads` threads; 1: in the caller's, without a parallel region. Each has
+/* A thread's own stages: whole tensors that no other thread has. */
+static void run_alone(const struct own *own, double *partials, double *results, float *scratch)
+{
+    for (const struct stage *stage = own->stages; stage < own->stages + own->count; stage++) {
+        work(stage, 0, stage->ends[stage->parts - 1], partials, results, scratch);
+        finish_part(stage->finish, stage->finish_count, 0, 1, partials, results);
+    }
+}
+
+/* The share of `thread` of `threads` of all phases, which were made for `parts` threads: there may
+ * be fewer. */
+static void run_phases(const struct phase *phases, i64 count, double *partials, double *results,
+                       float *scratch, i64 parts, i64 thread, i64 threads)
+{
+    for (const struct phase *phase = phases; phase < phases + count; phase++) {
+        run(phase->stages, phase->count, partials, results, scratch, thread, threads);
+        for (i64 part = thread; part < parts; part += threads)
+            run_alone(phase->own + part, partials, results, scratch);
+        if (phase + 1 < phases + count) {
+            #pragma omp barrier
+        }
+    }
+}
+
+/* Runs `count` phases on `threads` threads; 1: in the caller's, without a parallel region. Each has
  * `room` numbers of `scratch`. */
-void optdsl_run(const struct stage *stages, i64 count, double *partials, double *results,
+void optdsl_run(const struct phase *phases, i64 count, double *partials, double *results,
                 float *scratch, i64 room, i64 threads)
 {
     if (threads <= 1) {
-        for (i64 i = 0; i < count; i++)
-            run(stages + i, 1, partials, results, scratch, 0, 1);
+        run_phases(phases, count, partials, results, scratch, threads, 0, 1);
         return;
     }
     #pragma omp parallel num_threads(threads)
-    run(stages, count, partials, results, scratch + room * omp_get_thread_num(),
-        omp_get_thread_num(), omp_get_num_threads());
+    run_phases(phases, count, partials, results, scratch + room * omp_get_thread_num(), threads,
+               omp_get_thread_num(), omp_get_num_threads());
 }

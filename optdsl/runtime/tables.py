@@ -87,12 +87,14 @@ class ClassTable:
 @dataclass(eq=False)
 class StageTable:
     """What runs before a barrier: launches of all classes, as (class, launch), then both levels of
-    the finish."""
+    the finish. `finish_of` gives, by a class's id and an entry, from where to where the records of
+    the first level are that tensor's own."""
 
     number: int
     launches: list[tuple[ClassTable, Launch]]
     finish: Ints
     finish_shared: Ints
+    finish_of: dict[tuple[int, int], list[tuple[int, int]]] = field(default_factory=dict)
 
 
 class ResultLayout:
@@ -166,6 +168,7 @@ class StageBuilder:
         self.partials = 0
         self.stages: dict[int, StageTable] = {}
         self._records: dict[int, list[Ints]] = {}
+        self._counts: dict[int, int] = {}
         self._open: dict[int, dict[tuple[str, int], list[tuple[int, int, int]]]] = {}
         self._operations: dict[str, tuple[str, int]] = {}
 
@@ -217,7 +220,11 @@ class StageBuilder:
                 continue
             target = self.results.of_tensor(reduction.slot, shape)
             matrices = 1 if reduction.domain == "tensor" else entry.sizes.batch
-            records.append(_own_records(operation, source, width, count, target, columns, matrices))
+            made = _own_records(operation, source, width, count, target, columns, matrices)
+            records.append(made)
+            span = self._counts.get(number, 0), self._counts.get(number, 0) + len(made)
+            self._counts[number] = span[1]
+            self.stages[number].finish_of.setdefault((id(table), index), []).append(span)
 
     def _shared(
         self, number: int, reduction: Reduction, group: int, source: tuple[int, int, int]

@@ -160,10 +160,12 @@ class Problem:
         record = np.array(
             [0, 0, 0, 0, finish.ctypes.data, len(finish), shared.ctypes.data, len(shared)], np.int64
         )
+        alone = np.zeros(2, np.int64)
+        phase = np.array([record.ctypes.data, 1, alone.ctypes.data], np.int64)
         driver()(
-            *(ctypes.c_void_p(record.ctypes.data), ctypes.c_longlong(1)),
+            *(ctypes.c_void_p(phase.ctypes.data), ctypes.c_longlong(1)),
             *(ctypes.c_void_p(self.partials.ctypes.data), ctypes.c_void_p(table.ctypes.data)),
-            ctypes.c_longlong(1),
+            *(ctypes.c_void_p(None), ctypes.c_longlong(0), ctypes.c_longlong(1)),
         )
         return table
 
