@@ -183,6 +183,9 @@ def _variant(variant: Variant) -> Iterator[str]:
     for model in variant.models:
         where = f"at {model.point}" if model.point else "where the parameters are"
         yield f"  behind stage {model.stage} {model.op} {where} gives {model.slot}"
+    for join in variant.joins:
+        what = f"{join.op} over {join.over} of {join.part}"
+        yield f"  behind stage {join.stage} {what} gives {join.slot}"
     for note in variant.notes:
         yield f"  note {note}"
 

@@ -59,10 +59,10 @@ class Library:
         for value in draws:
             if len(value.args) == 1:  # others draw anew in each pass of a loop
                 script.assign(value)
-        tensors = [name for leaf, name in script.names.items() if leaf.op != "scalar"]
+        tensors = [(leaf, name) for leaf, name in script.names.items() if leaf.op != "scalar"]
         if not tensors:
             raise InternalError("codegen/library", f"{library.name} reads nothing")
-        self.like = tensors[0]
+        self.like = next((name for leaf, name in tensors if self._batched(leaf)), tensors[0][1])
         outputs = script.write(roots)
         script.add(
             f"return {layout(tuple_of([bare(text) for text in outputs]), 11, script.indent)}"
@@ -140,11 +140,18 @@ class Library:
                 texts.append(self._tensor(arg, text) if row.startswith("torch.") else text(arg))
                 continue
             own = text(arg)
-            for position, axis in enumerate(lead):
+            for position, axis in enumerate(lead if self._batched(arg) else ()):
                 if axis not in _named(arg.type.shape):
                     own = fill_text(f"{{0}}.unsqueeze({position + 1})", [own])
             texts.append(own)
         return fill_text(row, texts)
+
+    def _batched(self, value: Value) -> bool:
+        """Whether there is one for each parameter: all but numbers of the group or of the run, and
+        what is worked out from those alone."""
+        if value.type.instances is Instances.PARAM or not value.type.shape.is_scalar:
+            return True
+        return any(arg.type.on_device and self._batched(arg) for arg in value.args)
 
     def _tensor(self, value: Value, text: Text) -> str:
         """`value` as a tensor: a number of the host without a copy from it."""
@@ -155,7 +162,7 @@ class Library:
 
     def _reduce(self, value: Value, text: Text) -> str:
         (operand, *_), axis = value.args, value.attr("axis")
-        if value.attr("over") is not None or operand.type.instances < Instances.PARAM:
+        if value.attr("over") is not None or not self._batched(operand):
             raise unsupported(value, self.plan.rule.name)
         function, inner = OPS[value.op].torch, bare(text(operand))
         named = _named(operand.type.shape)
@@ -168,8 +175,15 @@ class Library:
 
     def _ordered(self, value: Value, text: Text) -> str:
         """A row of the op table with the attributes that it names."""
-        row = OPS[value.op].torch
-        for name, attribute in value.attrs:
+        row, attributes = OPS[value.op].torch, dict(value.attrs)
+        dims = attributes.get("dims", ())
+        if len(dims) == 1 and dims[0] < -2:  # a named axis, which goes
+            lead, named = value.args[0].type.shape.lead, _named(value.args[0].type.shape)
+            matrix = 3 if self.plan.rule.view == "last" else 2
+            axis = named.index(lead[dims[0] + 2 + len(lead)]) - len(named) - matrix
+            attributes["dims"] = (axis,)
+            row += f".squeeze({axis})"
+        for name, attribute in attributes.items():
             size = name in ("first", "n", "m") and attribute is not None
             row = row.replace(f"{{{name}}}", size_text(attribute) if size else literal(attribute))
         return fill_text(row.replace(", None)", ")"), [text(arg) for arg in value.args])

@@ -59,8 +59,8 @@ HOSTMATH = frozenset(
 SHARED = ("linalg", "order")
 """Modules of optdsl that library passes call."""
 PROGRAM_NAMES = (
-    *("Evaluation", "Input", "Kernel", "Library", "Program", "Prologue", "Reduction", "State"),
-    *("Temp", "Variant", "require"),
+    *("Evaluation", "Input", "Join", "Kernel", "Library", "Program", "Prologue", "Reduction"),
+    *("State", "Temp", "Variant", "require"),
 )
 
 
@@ -297,6 +297,10 @@ def _variant(variant: Variant, host: Host, prologues: Prologues) -> Call:
         )
         for each in variant.models
     ]
+    joins = [
+        call("Join", **{name: literal(value) for name, value in vars(each).items()})
+        for each in variant.joins
+    ]
     temps = [
         call("Temp", name=literal(e.name), domain=literal(str(e.domain)), shape=literal(e.shape))
         for e in variant.buffers
@@ -311,6 +315,7 @@ def _variant(variant: Variant, host: Host, prologues: Prologues) -> Call:
         states=literal(variant.states),
         temps=tuple_of(temps),
         **({"models": tuple_of(models)} if models else {}),
+        **({"joins": tuple_of(joins)} if joins else {}),
         stored=literal(variant.stored),
         prologue=prologues.call(variant),
     )

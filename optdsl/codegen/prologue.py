@@ -99,6 +99,8 @@ def _hosted(plan: Plan) -> Iterator[str]:
     for variant in plan.variants:
         if variant.models:
             yield "the model is evaluated in the middle of it"
+        for join in variant.joins:
+            yield f"`{join.part}` of all parameters is put together by the host"
         for root in variant.scalars:
             if any(v.type.dtype is DType.STRING or v.op == "loop" for v in reachable([root])):
                 yield _said(root, "a number depends on text or on a loop")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from optdsl.frontend.arguments import Keywords
 from optdsl.frontend.bindings import Binding, Dims
 from optdsl.frontend.matrices import Matrices
-from optdsl.ir.matrices import resized
+from optdsl.ir.matrices import resized, without
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
 from optdsl.syntax import ast
@@ -74,6 +74,9 @@ class Ordering(Matrices):
         if axis is None:
             dims: tuple[int, ...] = (-3, -2, -1) if BATCH in shape.lead else (-2, -1)
             result = Shape(tuple(each for each in shape.lead if each != BATCH))
+        elif axis in shape.lead:
+            dims = (shape.lead.index(axis) - len(shape.lead) - 2,)
+            result = without(shape, dims[0])
         else:
             dims = (self._dim_along(named, call.span),)
             result = resized(value.type.shape, dims[0], 1)

@@ -175,8 +175,9 @@ class Evaluation(Leaves):
             if attributes[name] is not None:
                 attributes[name] = self.dim(attributes[name], i)
         found = torch_function(value.op)(*operands, rows=rows, cols=cols, **attributes)
-        # A statistic of a parameter stands for all of its matrices: there is no batch any more.
-        return found.squeeze(-3) if attributes.get("dims") == (-3, -2, -1) else found
+        # Rows and columns stay, with one entry; an axis before them is gone.
+        gone = [dim for dim in attributes.get("dims", ()) if dim < -2]
+        return found.squeeze(gone[0]) if gone else found
 
     def _op_part(self, value: Value, i: int) -> Tensor:
         found: Tensor = self.get(value.args[0], i)[value.attr("index")]

@@ -45,8 +45,9 @@ def matrix_shape(value: Value) -> Shape | None:
         return last if first == resized(last, value.attr("dim"), count) else None
     if value.op == "kth_smallest":
         dims = value.attr("dims")
-        whole = Shape(tuple(each for each in first.lead if each != BATCH))
-        return resized(first, dims[0], 1) if len(dims) == 1 else whole
+        if len(dims) > 1:
+            return Shape(tuple(each for each in first.lead if each != BATCH))
+        return resized(first, dims[0], 1) if dims[0] >= -2 else without(first, dims[0])
     if first.rows != first.cols:
         return None
     return Shape(last.lead, last.rows, 1) if value.op == "diag" else last
@@ -58,3 +59,9 @@ def resized(shape: Shape, dim: int, count: Dim | None) -> Shape:
         return shape
     ends = (count, shape.cols) if dim == -2 else (shape.rows, count)
     return Shape(shape.lead, *ends)
+
+
+def without(shape: Shape, dim: int) -> Shape:
+    """`shape` less one of its leading axes, counted from the end of all."""
+    at = dim + 2 + len(shape.lead)
+    return Shape((*shape.lead[:at], *shape.lead[at + 1 :]), shape.rows, shape.cols)

@@ -222,15 +222,19 @@ class ClassBuffers:
             offsets[indices] = start + each * np.arange(len(indices))
         return offsets
 
-    def _sizes(self, index: int) -> dict[str, int]:
+    def _sizes(self, index: int) -> Mapping[str, int]:
         cohort, h = self.placed[self.table.entries[index].row]
-        return self.holdings.sizes(self.members[index], h, cohort.e)
+        own = self.holdings.sizes(self.members[index], h, cohort.e)
+        return ChainMap(own, self.holdings.inputs.axes)
 
     def _dims(self, buffer: Any, index: int) -> tuple[int, ...]:
         """The shape of `buffer` (a Temp or State) in the matrix view of one parameter."""
         if buffer.domain == "shaped":
             sizes = self._sizes(index)
-            return tuple(each if isinstance(each, int) else sizes[each] for each in buffer.shape)
+            dims = tuple(each if isinstance(each, int) else sizes[each] for each in buffer.shape)
+            # Library passes give everything an axis for the matrices of a parameter.
+            whole = self.program.view == "last" and "batch" not in buffer.shape
+            return (*dims[:-2], 1, *dims[-2:]) if whole and isinstance(buffer, Temp) else dims
         return self._domain_dims(buffer.domain, index)
 
     def _domain_dims(self, domain: str, index: int) -> tuple[int, ...]:
@@ -258,7 +262,7 @@ class ClassBuffers:
             [self._writer(name, key) for name in library.writes],
             self._result_places(indices, results),
             lambda: [float(each) for each in self.table.scalars[row]],
-            ChainMap(self._sizes(index), self.holdings.inputs.axes),
+            self._sizes(index),
             self.real,
             sum(count for count, _ in dims) * self.real.itemsize,
             [
@@ -268,7 +272,8 @@ class ClassBuffers:
         )
 
     def _numbers(self, name: str, index: int) -> int:
-        buffer = self.temps.get(name) or self.holdings.states.get(name)
+        known = (self.temps, self.holdings.states, self.holdings.inputs.declared)
+        buffer: Any = next((each[name] for each in known if name in each), None)
         if buffer is None:
             return self.table.entries[index].sizes.numel
         return math.prod(self._dims(buffer, index))
@@ -347,12 +352,25 @@ class ClassBuffers:
 
         def read(lo: int, hi: int) -> Tensor:
             tensors = [inputs.of(name, self.members[index]) for index in indices[lo:hi]]
-            return tensors[0] if inputs.declared[name].over else torch.stack(tensors)
+            declared = inputs.declared[name]
+            if declared.domain in ("group", "all"):
+                return tensors[0].reshape(())
+            if declared.over:  # one for all
+                one = tensors[0].unsqueeze(-3) if self.program.view == "last" else tensors[0]
+                return one.expand(len(tensors), *one.shape)
+            return torch.stack(tensors)
 
         return read
 
     def _writer(self, name: str, key: tuple[Any, ...]) -> Callable[[int, int, Tensor], None]:
         indices = self.groups[key]
+        if name in self.temps and self.temps[name].domain in ("group", "all"):
+            read = self._reader(name, key)
+
+            def share(lo: int, hi: int, value: Tensor) -> None:
+                read(lo, hi).copy_(value.reshape(-1)[0])  # the same for all
+
+            return share
         if name in self.temps:
             view = self._temp_view(self.temps[name], key)
 

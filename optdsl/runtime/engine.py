@@ -26,6 +26,7 @@ from optdsl.runtime.evaluations import checked_model, evaluate
 from optdsl.runtime.gradients import Gradients, Scanner, no_gradients, unscaling
 from optdsl.runtime.groups import check_static, flat, make_members, plain_hypers, static_values
 from optdsl.runtime.holdings import Group, Holdings, describe
+from optdsl.runtime.joins import join
 from optdsl.runtime.model import Model
 from optdsl.runtime.modes import evaluation
 from optdsl.runtime.plans import KEPT_PLANS, Plans, check_shared, set_addresses
@@ -194,7 +195,8 @@ class Engine:
         pairs = zip(self._cohorts, decisions, strict=True)
         running = [(c, self.program.variants[v]) for c, v in pairs if v != INACTIVE]
         model = checked_model(self.program, running, model, self.owner.param_groups, self._params)
-        self._holdings.take_inputs(inputs, running, hypers)
+        if self._holdings.take_inputs(inputs, running, hypers):
+            self._plans.clear()
         _ = gradients.tensors  # held: the closure may drop them
         return model
 
@@ -378,6 +380,8 @@ class Engine:
             for batch in segment.batches:
                 self.counters.batches += 1
                 batch.run(runner.results)
+            for joined in segment.joins:
+                join(plan, joined)
             for evaluated in segment.models:
                 assert model is not None
                 self.counters.evaluations += evaluate(plan, evaluated, model)

@@ -83,8 +83,9 @@ class Holdings:
         given: Mapping[str, Any] | None,
         running: Iterable[tuple[Cohort, Variant]],
         hypers: Sequence[Mapping[str, Any]],
-    ) -> None:
-        """Takes the inputs of a step for the cohorts whose variants read them."""
+    ) -> bool:
+        """Takes the inputs of a step for the cohorts whose variants read them; whether that gives
+        temps another size."""
 
         def readers() -> Iterator[tuple[Member, Mapping[str, int], frozenset[str]]]:
             for cohort, variant in running:
@@ -93,7 +94,7 @@ class Holdings:
                 for member in cohort.members:
                     yield member, self.sizes(member, hypers[member.group_index], cohort.e), names
 
-        self.inputs.take(given, readers())
+        return self.inputs.take(given, readers())
 
     def codec(self, state: State, member: Member) -> Codec:
         """How `state` of `member` is kept."""

@@ -38,6 +38,8 @@ class Inputs:
         self.declared = {each.name: each for each in program.inputs}
         self.axes: dict[str, int] = {}
         self._kept: dict[tuple[int, str], Tensor] = {}
+        temps = (temp for variant in program.variants for temp in variant.temps)
+        self._of_temps = frozenset(dim for temp in temps for dim in temp.shape)
 
     def of(self, name: str, member: Member) -> Tensor:
         """The input `name` of a member, of its group or of the run."""
@@ -48,9 +50,10 @@ class Inputs:
         keys = {name: (self._owner(each, member), name) for name, each in self.declared.items()}
         return {name: self._kept[key] for name, key in keys.items() if key in self._kept}
 
-    def take(self, given: Mapping[str, Any] | None, wanted: Wanted) -> None:
-        """Takes what a step was given. Raises ValueError for a name that the rule has not, for what
-        is missing and for what has another shape, with nothing changed."""
+    def take(self, given: Mapping[str, Any] | None, wanted: Wanted) -> bool:
+        """Takes what a step was given; whether temps have another size than they had, since a named
+        axis has. Raises ValueError for a name that the rule has not, for what is missing and for
+        what has another shape, with nothing changed."""
         given = {} if given is None else given
         for name in given:
             if name not in self.declared:
@@ -70,8 +73,11 @@ class Inputs:
                 self._kept[key] = tensor.clone(memory_format=torch.contiguous_format)
             else:
                 kept.copy_(tensor)
+        measured = self._of_temps & self.axes.keys()
+        resized = any(axes.get(str(axis)) != self.axes[str(axis)] for axis in measured)
         self.axes.clear()
         self.axes.update(axes)
+        return resized
 
     @staticmethod
     def _owner(each: Input, member: Member) -> int:

@@ -146,6 +146,7 @@ def check_shared(program: Program, params: Sequence[Tensor]) -> None:
             "float64 and others are not; that is not supported yet"
         )
     shared = states or any(domain in ("group", "all") for _, domain in program.slots)
+    shared = shared or any(variant.joins for variant in program.variants)
     devices = dict.fromkeys(str(p.device) for p in params)
     if shared and len(devices) > 1:
         raise ValueError(

@@ -143,6 +143,19 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Join:
+    """A reduction over parameters behind everything else of `stage`: `op` as for a reduction, over
+    the temp `part` of each of the group's or of all, as `over` says; what it gives is written to
+    the temp `slot` of each."""
+
+    stage: int
+    op: str
+    slot: str
+    part: str
+    over: str
+
+
+@dataclass(frozen=True)
 class Variant:
     """`scalars(h, e)` gives the scalar row of a group `h` and an environment `e`. One of its
     numbers is `e.g_scale`, by which kernels multiply each gradient that they load. `stored` names
@@ -155,6 +168,7 @@ class Variant:
     states: tuple[str, ...]
     temps: tuple[Temp, ...] = ()
     models: tuple[Evaluation, ...] = ()
+    joins: tuple[Join, ...] = ()
     stored: tuple[str, ...] = ()
     prologue: Prologue | None = None
 

@@ -69,13 +69,24 @@ class Evaluated:
 
 
 @dataclass(eq=False)
+class Joined:
+    """A reduction over parameters: the classes that take part in it, with where their parts lie."""
+
+    op: str
+    slot: str
+    over: str
+    parts: list[tuple[StepClass, str]]
+
+
+@dataclass(eq=False)
 class Segment:
-    """Stages [first, last) of `DevicePlan.stages` in one go, then library passes, then evaluations
-    of the model."""
+    """Stages [first, last) of `DevicePlan.stages` in one go, then library passes, then what is
+    joined of all parameters, then evaluations of the model."""
 
     first: int
     last: int
     batches: list[Batch] = field(default_factory=list)
+    joins: list[Joined] = field(default_factory=list)
     models: list[Evaluated] = field(default_factory=list)
 
 
@@ -310,9 +321,10 @@ def _chosen(
 def _segments(
     classes: Sequence[StepClass], stages: Sequence[StageTable], results: ResultLayout
 ) -> list[Segment]:
-    """Stages up to the next library pass or evaluation of the model, which run after the kernels
-    of their own stage."""
+    """Stages up to the next library pass, join or evaluation of the model, which run after the
+    kernels of their own stage."""
     batches: dict[int, list[Batch]] = {}
+    joins: dict[int, dict[str, Joined]] = {}
     models: dict[int, dict[str, Evaluated]] = {}
     for step_class in classes:
         for library in step_class.table.variant.libraries:
@@ -322,11 +334,15 @@ def _segments(
             found = models.setdefault(each.stage, {})
             evaluated = found.setdefault(each.slot, Evaluated(each.op, each.slot, []))
             evaluated.points.append((step_class, each.point))
+        for one in step_class.table.variant.joins:
+            known = joins.setdefault(one.stage, {})
+            joined = known.setdefault(one.slot, Joined(one.op, one.slot, one.over, []))
+            joined.parts.append((step_class, one.part))
     segments, first = [], 0
-    for number in sorted({*batches, *models}):
+    for number in sorted({*batches, *joins, *models}):
         last = sum(stage.number <= number for stage in stages)
-        calls = list(models.get(number, {}).values())
-        segments.append(Segment(first, last, batches.get(number, []), calls))
+        put, calls = joins.get(number, {}).values(), models.get(number, {}).values()
+        segments.append(Segment(first, last, batches.get(number, []), [*put], [*calls]))
         first = last
     if first < len(stages):
         segments.append(Segment(first, len(stages)))

@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable
 from optdsl.passes.algebra import is_size
+from optdsl.passes.variants import EVALUATIONS
 from optdsl.schedule.levels import SMALL, Levelled, closes_in_row
 from optdsl.schedule.plan import (
     Buffer,
     Domain,
+    Join,
     KernelPass,
     LibraryPass,
     ModelPass,
@@ -62,16 +64,9 @@ class VariantBuilder:
         self._name_slots()
         self._name_temps()
         passes: list[Pass] = []
-        last = max(
-            [
-                self.search.stages,
-                *(
-                    self.variant.level[v] + 1
-                    for v in self.variant.library
-                    if v in self.variant.level
-                ),
-            ]
-        )
+        level = self.variant.level
+        after = [level[v] + 1 for v in self.variant.library if v in level]
+        last = max([self.search.stages, *after])
         for stage in range(last):
             passes.extend(self._full_pass(stage))
             passes.extend(self._small_reductions(stage))
@@ -79,7 +74,7 @@ class VariantBuilder:
         last = max(last, self.variant.settled)
         passes.extend(self._small_stores(last))
         passes.extend(self._reports(last))
-        models = self._models()
+        between = self._between()
         states = tuple(s.name for s in self.rule.states if s.name in self.used)
         return Variant(
             self.index,
@@ -88,18 +83,22 @@ class VariantBuilder:
             tuple(passes),
             tuple(self.scalars),
             states,
-            models,
+            *between,
         )
 
-    def _models(self) -> tuple[ModelPass, ...]:
-        """The evaluations of the model that this variant's parameters take part in."""
-        found = []
-        for slot, value in self.variant.evaluations.items():
-            point = value.args[0]
+    def _between(self) -> tuple[tuple[ModelPass, ...], tuple[Join, ...]]:
+        """The evaluations of the model, and the reductions whose results no kernel can hold, that
+        this variant's parameters take part in."""
+        models, joins = [], []
+        for slot, value in sorted(self.variant.between.items()):
+            point, stage = value.args[0], self.variant.behind(slot)
             buffer = None if point.op == "param" else self.buffer(self.temps[point], point)
-            stage = self.variant.evaluated_at(slot)
-            found.append(ModelPass(stage, value.op, slot, buffer))
-        return tuple(sorted(found, key=lambda each: (each.stage, each.slot)))
+            if value.op in EVALUATIONS:
+                models.append(ModelPass(stage, value.op, slot, buffer))
+            else:
+                assert buffer is not None
+                joins.append(Join(stage, value.op, slot, buffer, value.attr("over")))
+        return tuple(sorted(models, key=lambda each: each.stage)), tuple(joins)
 
     # ------------------------------------------------------------ names
 

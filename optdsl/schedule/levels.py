@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from optdsl.ir.nodes import Builder, Value, operands, reachable
-from optdsl.ir.rewrite import rewrite
+from optdsl.ir.rewrite import rebuild, rewrite
 from optdsl.ops import OPS, Kind
 from optdsl.passes.variants import EVALUATIONS, Straight
 from optdsl.schedule.plan import Domain, domain_of
@@ -29,32 +29,35 @@ WIDE = frozenset({Domain.FULL, Domain.ROW})
 @dataclass
 class Levelled:
     """One variant, ready to be scheduled. `reductions` by slot; `level` of every value, `slots`
-    of every slot; `library` are the values that torch's routines compute. `evaluations` are those
-    of the model, by slot; none is to come, in any variant, from stage `settled` on."""
+    of every slot; `library` are the values that torch's routines compute. `between` is what is
+    worked out between stages from memory, by slot: evaluations of the model, none of which is to
+    come, in any variant, from stage `settled` on; and reductions over parameters whose results have
+    axes of their own, of what the library reduced within each."""
 
     outputs: dict[str, Value]
     reductions: dict[str, Value]
     library: frozenset[Value]
     shared: frozenset[str]
-    evaluations: dict[str, Value] = field(default_factory=dict)
+    between: dict[str, Value] = field(default_factory=dict)
     settled: int = 0
     level: dict[Value, int] = field(default_factory=dict)
     slots: dict[str, int] = field(default_factory=dict)
 
     @property
     def roots(self) -> list[Value]:
-        coupled = (*self.reductions.values(), *self.evaluations.values())
+        coupled = (*self.reductions.values(), *self.between.values())
         return [*self.outputs.values(), *(value.args[0] for value in coupled)]
 
-    def evaluated_at(self, slot: str) -> int:
-        """The stage behind which the model is evaluated; -1 for the caller's own evaluation."""
+    def behind(self, slot: str) -> int:
+        """The stage behind which what is `between` stages is worked out; -1 for the caller's own
+        evaluation."""
         return self.slots[slot] - 1
 
 
 def find_levels(builder: Builder, variants: list[Straight], view: str) -> list[Levelled]:
     found = [_separate(builder, each, view) for each in variants]
     shared: dict[str, int] = {
-        slot: 0 if slot in each.evaluations else 1 for each in found for slot in each.shared
+        slot: 0 if slot in each.between else 1 for each in found for slot in each.shared
     }
     while True:
         before = dict(shared)
@@ -63,7 +66,9 @@ def find_levels(builder: Builder, variants: list[Straight], view: str) -> list[L
             for slot in each.shared:
                 shared[slot] = max(shared[slot], slots[slot])
         if shared == before:
-            evaluated = {slot for each in found for slot in each.evaluations}
+            evaluated = {
+                slot for each in found for slot, v in each.between.items() if v.op in EVALUATIONS
+            }
             for each in found:
                 each.settled = max((shared[slot] for slot in evaluated), default=0)
             return found
@@ -105,22 +110,24 @@ def closes_in_row(value: Value, view: str) -> bool:
 
 def _separate(builder: Builder, variant: Straight, view: str) -> Levelled:
     """Replace reductions that need a barrier by `result` leaves."""
-    shared = {
-        slot: value for slot, (op, value) in variant.contributions.items() if op not in EVALUATIONS
-    }
-    model = {
-        slot: value for slot, (op, value) in variant.contributions.items() if op in EVALUATIONS
-    }
-    coupled = (*shared.values(), *model.values())
+    shared: dict[str, Value] = {}
+    between: dict[str, Value] = {}
+    for slot, (op, value) in variant.contributions.items():
+        own = value if op in EVALUATIONS else _within_each(builder, value, view)
+        (between if own.op in EVALUATIONS or _odd(own, view) else shared)[slot] = own
+    coupled = (*shared.values(), *between.values())
     roots = [*variant.outputs.values(), *(value.args[0] for value in coupled)]
     library = library_values(roots, view)
     reductions: dict[str, Value] = {}
 
     def step_of(original: set[Value]) -> Callable[[Value], Value]:
         def step(value: Value) -> Value:
+            if value.op == "result" and _odd(value, view):
+                slot = value.attr("slot")
+                return builder.make("evaluated", (), value.type, value.span, slot=slot)
             if OPS[value.op].kind is not Kind.REDUCE or value in original:
                 return value
-            if closes_in_row(value, view):
+            if closes_in_row(value, view) or _odd(value.args[0], view):
                 return value
             slot = _slot_name(value, {**reductions, **shared})
             reductions[slot] = value
@@ -130,21 +137,24 @@ def _separate(builder: Builder, variant: Straight, view: str) -> Levelled:
 
     done = rewrite(builder, roots, step_of({v for v in library if OPS[v.op].kind is Kind.REDUCE}))
     for slot, value in shared.items():
-        attrs = dict(value.attrs)
-        reductions[slot] = builder.make(
-            value.op, (done[value.args[0]],), value.type, value.span, **attrs
-        )
+        reductions[slot] = rebuild(builder, value, (done[value.args[0]],))
     outputs = {name: done[value] for name, value in variant.outputs.items()}
-    evaluations = {
-        slot: builder.make(
-            value.op, (done[value.args[0]],), value.type, value.span, **dict(value.attrs)
-        )
-        for slot, value in model.items()
-    }
-    slots = frozenset((*shared, *model))
-    each = Levelled(outputs, reductions, frozenset(), slots, evaluations)
+    handed = {s: rebuild(builder, v, (done[v.args[0]],)) for s, v in between.items()}
+    each = Levelled(outputs, reductions, frozenset(), frozenset((*shared, *between)), handed)
     each.library = library_values(each.roots, view)
     return each
+
+
+def _within_each(builder: Builder, value: Value, view: str) -> Value:
+    """A reduction over parameters of what no kernel can visit, as one over what the library leaves
+    of each parameter."""
+    operand = value.args[0]
+    if not (_odd(operand, view) or _odd(value, view)):
+        return value
+    type_ = operand.type.with_(shape=value.type.shape)
+    attrs = dict(value.attrs)
+    part = builder.make(value.op, (operand,), type_, value.span, **{**attrs, "over": None})
+    return builder.make(value.op, (part,), value.type, value.span, **{**attrs, "axis": None})
 
 
 def _slot_name(value: Value, taken: dict[str, Value]) -> str:
@@ -167,7 +177,7 @@ def _local_levels(each: Levelled, shared: dict[str, int]) -> dict[str, int]:
     """Fill `each.level`; the stage at which every slot's result is there."""
     slots = dict(shared)
     level: dict[Value, int] = {}
-    pending = {**each.reductions, **each.evaluations}
+    pending = {**each.reductions, **each.between}
     # A reduction's operand may need another's result: take them as they become computable.
     order: list[tuple[str, Value]] = []
     while pending:
@@ -184,7 +194,7 @@ def _local_levels(each: Levelled, shared: dict[str, int]) -> dict[str, int]:
         order.extend((slot, pending.pop(slot)) for slot in ready)
     for slot, value in order:
         _fill(value.args[0], each.library, slots, level)
-        if slot in each.evaluations:
+        if slot in each.between:
             own = value.op == "loss_at" and value.args[0].op == "param"
             slots[slot] = max(slots.get(slot, 0), 0 if own else level[value.args[0]] + 1)
             continue

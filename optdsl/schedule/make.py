@@ -132,9 +132,10 @@ def _unsupported(what: str, label: Label) -> Diagnostic:
 def _check_levels(rule: Rule, levelled: list[Levelled]) -> None:
     what = "a reduction over parameters of a value with axes of its own"
     for each in levelled:
-        for value in each.reductions.values():
+        for value in (*each.reductions.values(), *each.between.values()):
             kinds = {domain_of(one.type, rule.view) for one in (value, value.args[0])}
-            if Domain.SHAPED in kinds:
+            joined = value.type.shape.rows == value.type.shape.cols == 1
+            if Domain.SHAPED in kinds and value.op not in EVALUATIONS and not joined:
                 raise CompileError([_unsupported(what, _label(value, rule))])
 
 

@@ -152,6 +152,19 @@ class ModelPass:
     point: str | None
 
 
+@dataclass(frozen=True)
+class Join:
+    """A reduction over parameters whose result has axes of its own, behind everything else of
+    `stage`: `op` (sum, max_of, min_of) over what lies in the buffer `part` of each parameter of all
+    or of the group, as `over` says. Every parameter finds it in the temp `slot`."""
+
+    stage: int
+    op: str
+    slot: str
+    part: str
+    over: str
+
+
 Pass = KernelPass | LibraryPass
 
 
@@ -168,6 +181,7 @@ class Variant:
     scalars: tuple[Value, ...]
     states: tuple[str, ...]
     models: tuple[ModelPass, ...] = ()
+    joins: tuple[Join, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -84,11 +84,11 @@ class Search:
 
     @cached_property
     def points(self) -> dict[Value, int]:
-        """Where the model is evaluated, with the first stage behind which it is. The parameters
-        themselves need not be stored."""
+        """Where the model is evaluated and what is joined between stages, with the first stage
+        behind which it is. The parameters themselves need not be stored."""
         found: dict[Value, int] = {}
-        for slot, value in self.variant.evaluations.items():
-            point, at = value.args[0], self.variant.evaluated_at(slot)
+        for slot, value in self.variant.between.items():
+            point, at = value.args[0], self.variant.behind(slot)
             if point.op != "param":
                 found[point] = min(at, found.get(point, at))
         return found
@@ -130,9 +130,9 @@ class Search:
         return wanted
 
     def _stays(self, value: Value) -> bool:
-        """Whether a state lies in memory unchanged for as long as library passes read it."""
+        """Whether a value lies in memory unchanged for as long as library passes read it."""
         if value.op != "state":
-            return False
+            return value.op in ("input", "evaluated")
         level = self.variant.level
         new = self.variant.outputs.get(value.attr("name"))
         last = max((level[user] for user in self.users.get(value, [])), default=0)

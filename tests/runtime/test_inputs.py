@@ -135,11 +135,17 @@ def test_a_step_with_hooks_takes_inputs(rules):
     assert seen[0].keys() == {"inputs"}
 
 
-SHIPPED = ["Sophia", "SophiaG", "AdaFisher", "QASSGD", "VRSGD", "VRAdam", "VRLAMB", "VRLARS"]
+SHIPPED = [
+    *("Sophia", "SophiaG", "AdaFisher", "QASSGD", "VRSGD", "VRAdam", "VRLAMB", "VRLARS"),
+    *("PrivateSGD", "PrivateAdam", "DiceSGD", "DiceSGDSum", "CorrelatedSGD", "BandMFSGD"),
+    *("AdAdaGrad", "AdAdaGradNorm", "AdaptiveK", "SampleMedianSGD", "GeometricMedianSGD"),
+]
 
 
 def drawn_for(declared, p, generator):
     """Numbers above 0.1 of the shape that an input of `p` has; 4 along an axis of its own."""
+    if declared.over:
+        return 0.1 + torch.rand(4, generator=generator, dtype=torch.float64)
     *lead, rows, cols = declared.shape
     ends = p.shape[:1] if rows == "rows" else (1,), p.shape[1:] if cols == "cols" else (1,)
     shape = (*(4 for _ in lead), *ends[0], *ends[1])
@@ -157,7 +163,9 @@ def test_shipped_rules(name):
         optimizer = getattr(optdsl.zoo, name)(params, backend=backend)
         for _ in range(12):
             inputs = {
-                each.name: [drawn_for(each, p, generator) for p in params]
+                each.name: drawn_for(each, None, generator)
+                if each.over
+                else [drawn_for(each, p, generator) for p in params]
                 for each in optimizer.program.inputs
             }
             for p in params:

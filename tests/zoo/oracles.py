@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -82,8 +82,8 @@ class Case:
     tensors, one per parameter, `draws` what is drawn, `stream` what is drawn `at` 1, 2 and so on,
     `start` the states that are there before the first step, by key, one per parameter. `expected`
     maps "params", "update" (old minus new parameter) or "eval" (the value for evaluation) to one
-    list of tensors for each step in `at`, and `states` maps a state's key to its values after the
-    last step.
+    list of tensors for each step in `at`; `states` maps a state's key to its values after the last
+    step, `reports` a report's name to what it then says.
     """
 
     stem: str
@@ -106,6 +106,7 @@ class Case:
     steps: int
     expected: dict[str, list[list[Tensor]]]
     states: dict[str, list[Tensor]]
+    reports: dict[str, float]
     tolerance: float
 
     def __str__(self) -> str:
@@ -149,6 +150,11 @@ class Run(Protocol):
 
     def state(self, key: str) -> Sequence[Tensor]:
         """The state `key` of each parameter."""
+        ...
+
+    @property
+    def reports(self) -> Mapping[str, Any]:
+        """What the last step reported."""
         ...
 
 
@@ -205,6 +211,7 @@ def _case(stem: str, rule: str, raw: dict[str, Any]) -> Case:
     expected = dict(raw["expected"])
     at = expected.pop("at", list(range(1, steps + 1)))
     states = {key: _tensors(values) for key, values in expected.pop("states", {}).items()}
+    reports = expected.pop("reports", {})
     for what, values in expected.items():
         if what not in ("params", "update", "eval") or len(values) != len(at):
             raise ValueError(
@@ -231,6 +238,7 @@ def _case(stem: str, rule: str, raw: dict[str, Any]) -> Case:
         at=at,
         expected={what: [_tensors(step) for step in steps] for what, steps in expected.items()},
         states=states,
+        reports=reports,
         tolerance=raw["tolerance"],
     )
 
@@ -282,6 +290,8 @@ def check(case: Case, run: Run, tolerance: float | None = None) -> float:
         gaps[f"state {key}"] = _gap(
             [x.reshape(w.shape) for x, w in zip(run.state(key), wanted, strict=True)], wanted
         )
+    for name, number in case.reports.items():
+        gaps[f"report {name}"] = abs(float(run.reports[name]) - number)
     for name, gap in gaps.items():
         if gap > limit:
             raise AssertionError(f"{case}: {name}: off by {gap:.3e}, allowed {limit:.0e}")

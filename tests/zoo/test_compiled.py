@@ -6,7 +6,7 @@ stands between a published number and the generated code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -61,6 +61,10 @@ class CompiledRun:
 
     def state(self, key: str) -> Sequence[Tensor]:
         return [self.optimizer.state[p][key] for p in self.params]
+
+    @property
+    def reports(self) -> Mapping[str, Any]:
+        return self.optimizer.reports
 
 
 TAKEN = [

@@ -6,7 +6,7 @@ The last makes sure that `check` passes what is right, before it judges what thi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ class TorchRun:
 
     def state(self, key: str) -> Sequence[Tensor]:
         return [self.optimizer.state[p][key] for p in self.params]
+
+    @property
+    def reports(self) -> Mapping[str, Any]:
+        raise AssertionError("torch.optim reports nothing")
 
 
 def _defined(paths: Sequence[Path]) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -43,6 +43,7 @@ class ReferenceRun:
             member.attributes = declared | member.attributes
         self.start = case.start
         self.averages: list[Tensor] = []
+        self.reports: Mapping[str, Any] = {}
 
     @property
     def params(self) -> Sequence[Tensor]:
@@ -66,6 +67,7 @@ class ReferenceRun:
             updates = interpreter.run(shown, self.members, closure=given.closure).updates
             self.averages = [update.p for update in updates if update.p is not None]
         outcome = interpreter.run(self.rule, self.members, closure=given.closure)
+        self.reports = outcome.reports
         for member, update in zip(self.members, outcome.updates, strict=True):
             member.p = member.p if update.p is None else update.p
             member.states |= update.states
