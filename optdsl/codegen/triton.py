@@ -5,9 +5,10 @@ Input: a plan. Output: the text of a Python module that imports triton and
 tables that runtime/program.py describes; one program works one task. Its other parameters:
 
     P, REAL   the gradient's dtype and the one that values are computed in
-    NAME_type the dtype in which p, or a state of its size, lies in memory
+    NAME_type how p, or a state of its size, lies in memory (see runtime/triton_storage.py)
     BLOCK     columns of a block (layout rows), or not less than the elements of any task (flat)
     ROWS      rows of a tile: a power of two, not less than the rows of any task
+    WHOLE     what is worked as a whole (flat): elements of an access of 128 bits, blocks of codes
     ALIGNED   every pointer is a multiple of 16 bytes and, in layout rows, cols one of 16
 
 Relies on: body.py for the lines, triton_places.py for addresses, templates/triton/ for the frames.
@@ -41,13 +42,15 @@ from optdsl.types import DType
 
 IMPORTED = (
     *("both", "div", "either", "element_pointer", "exp", "greatest", "isfinite", "least", "log"),
-    *("maximum", "minimum", "power", "round_even", "rounded", "sign", "sqrt", "tanh"),
+    *("maximum", "minimum", "power", "round_even", "sign", "sqrt", "tanh"),
 )
+STORAGE = ("kept", "load", "save")
+"""What kernels import of triton_math.py and of triton_storage.py."""
 FRAME = (
     *("tasks", "pointers", "shapes", "scalars", "partials", "results", "live", "P", "REAL"),
-    *("BLOCK", "ROWS", "ALIGNED", "task", "tensor", "lo", "n", "end", "start", "shape", "table"),
-    *("out", "i", "r", "c", "b", "mask", "tail", "in_rows", "in_cols", "rows", "cols", "numel"),
-    "batch",
+    *("BLOCK", "ROWS", "LANES", "WHOLE", "ALIGNED", "task", "tensor", "lo", "n", "end"),
+    *("start", "shape", "table", "out", "i", "r", "c", "b", "mask", "in_rows", "in_cols", "rows"),
+    *("cols", "numel", "batch"),
 )
 """Names of the frames, which the rule's variables may not take."""
 
@@ -65,8 +68,12 @@ def triton_kernels(plan: Plan, prologues: Sequence[str] = ()) -> str:
                 text = _kernel(plan, variant, each)
                 if kernels.setdefault(each.name, text) != text:
                     raise InternalError("codegen.triton", f"two passes are called {each.name}")
-    used = [name for name in IMPORTED if any(_mentions([text], name) for text in kernels.values())]
-    imports = _wrapped("from optdsl.runtime.triton_math import ", used, "", 0, brackets=True)
+    imports = []
+    for module, functions in (("math", IMPORTED), ("storage", STORAGE)):
+        used = [each for each in functions if _mentions(kernels.values(), each)]
+        if used:
+            left = f"from optdsl.runtime.triton_{module} import "
+            imports.append(_wrapped(left, used, "", 0, brackets=True))
     text = render("triton/module.py.j2", imports=imports, kernels=list(kernels.values()))
     return "\n".join(_fit(line) for line in text.splitlines()) + "\n"
 
@@ -74,7 +81,7 @@ def triton_kernels(plan: Plan, prologues: Sequence[str] = ()) -> str:
 def _kernel(plan: Plan, variant: Variant, kernel: KernelPass) -> str:
     places = Places(plan, variant, kernel)
     reductions = [each for phase in kernel.phases for each in (*phase.rows, *phase.partials)]
-    taken = {*IMPORTED, *FRAME, *(f"{name}_ptr" for name in (*places.used, *plan.slots))}
+    taken = {*IMPORTED, *STORAGE, *FRAME, *places.names, *(f"{each}_ptr" for each in plan.slots)}
     for each in reductions:
         taken |= {f"{each.slot}{suffix}" for suffix in ("_acc", "_part", "_tail")}
     body = write_body(kernel, "triton", plan.rule.view, places.leaf, taken)
@@ -95,18 +102,18 @@ def _flat(
     element = [*map(spelt, phase.element), *(_store(places, sink) for sink in phase.stores)]
     for sink in phase.partials:
         element.append(_commented(f"{_slot(sink)}_part = {_masked(sink, 'mask')}", sink))
-    known = [*(f"{name}_ptr" for name in (*places.used, *places.slots)), *names, *SIZES]
+    known = [*places.names, *(f"{each}_ptr" for each in places.slots), *names, *SIZES]
     arguments = [name for name in known if _mentions(element, name)]
     name = f"{places.kernel.name}_part"
     offsets = _offsets(places.kernel)
     totals = [_Total(each, f"out{offsets[each.slot]}") for each in places.kernel.reductions]
     constants = [name for name in ("REAL", *places.types) if _mentions(element, name)]
-    declared = [*arguments, "i", "mask", *_constants(constants)]
+    declared = [*arguments, "start", "end", *_constants(["LANES", *constants])]
 
-    def call(suffix: str, index: str, end: str, depth: int) -> str:
+    def call(suffix: str, start: str, end: str, lanes: str, depth: int) -> str:
         targets = ", ".join(f"{each.slot}{suffix}" for each in totals)
         left = f"{targets} = {name}(" if targets else f"{name}("
-        return _wrapped(left, [*arguments, index, f"{index} < {end}", *constants], ")", depth)
+        return _wrapped(left, [*arguments, start, end, lanes, *constants], ")", depth)
 
     return render(
         "triton/flat.py.j2",
@@ -114,13 +121,14 @@ def _flat(
         said=_said(variant, places.kernel),
         part=_wrapped(f"def {name}(", declared, "):", 0),
         element=element,
+        masked=_mentions(element, "mask"),
         returned=", ".join(f"{each.slot}_part" for each in totals),
         start=_start(places, variant, task, [*element, *arguments]),
-        constants=_signature(("P", "REAL", *places.types, "BLOCK", "ALIGNED")),
+        constants=_signature(("P", "REAL", *places.types, "BLOCK", "WHOLE", "ALIGNED")),
         buffers=places.columns,
         full=places.kernel.domain is Domain.FULL,
-        block=call("_part", "i", "end", 4),
-        tail=call("_tail", "tail", "n", 8),
+        block=call("_part", "0", "end", "BLOCK", 4),
+        tail=call("_tail", "end", "n", "WHOLE", 8),
         totals=totals,
     )
 
@@ -233,16 +241,7 @@ def _start(places: Places, variant: Variant, task: list[str], later: Sequence[st
 
 def _store(places: Places, sink: Sink) -> str:
     assert isinstance(sink.what, Store)
-    buffer = places.buffers[sink.what.buffer]
-    value = _value(sink)
-    if buffer.name in places.stored:
-        value = f"rounded({value}, {places.element_type(buffer)})"
-    lanes = places.lanes(buffer.domain)
-    if lanes is None:
-        text = f"{places.kernel.name} stores {buffer.name} once a task"
-        raise InternalError("codegen.triton", text)
-    offset, mask = lanes
-    return _commented(f"tl.store({buffer.name}_ptr{offset}, {value}, {mask})", sink)
+    return _commented(places.store(sink.what.buffer, _value(sink)), sink)
 
 
 def _masked(sink: Sink, mask: str) -> str:

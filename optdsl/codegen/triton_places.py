@@ -2,9 +2,11 @@
 
 Input: a pass and its variant. Output: texts of loads, stores and pointers. Every pointer stands at
 the first element of the program's task, so that what a lane adds is small and of 32 bits: `i` in a
-flat pass, `c` in a pass over rows, whose pointers already stand one at each row.
+flat pass, `c` in a pass over rows, whose pointers already stand one at each row. p and the states
+of its size, whose storage a class chooses, have a place (NAME_at) in the stead of a pointer.
 
-Relies on: the tables of runtime/program.py. Does not do: expressions (body.py), frames (triton.py).
+Relies on: the tables of runtime/program.py, runtime/triton_storage.py.
+Does not do: expressions (body.py), frames (triton.py).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from optdsl.diagnostics import InternalError
 from optdsl.ir.nodes import Value, reachable
-from optdsl.schedule.plan import Buffer, Domain, KernelPass, Phase, Plan, Reduction, Variant
+from optdsl.schedule.plan import Domain, KernelPass, Phase, Plan, Reduction, Variant
 from optdsl.types import DType, Storage
 
 SIZES = {"numel": 0, "rows": 1, "cols": 2, "batch": 3}
@@ -46,6 +48,7 @@ class Places:
         touched = _loads(leaves) | {each.buffer for each in kernel.stores}
         self.used = [name for name in self.buffers if name in touched]
         self.results = {each.attr("slot") for each in leaves if each.op == "result"}
+        self.every = variant.stored
         self.stored = [name for name in variant.stored if name in touched]
         self.types = [f"{name}_type" for name in self.stored]
         self.columns = len(variant.buffers) + len(variant.stored)
@@ -61,11 +64,10 @@ class Places:
                 raise InternalError("codegen.triton", text)
             written |= {each.buffer for each in phase.stores}
 
-    def element_type(self, buffer: Buffer) -> str:
-        """The constant that says how an element of `buffer` lies in memory."""
-        if buffer.name in self.stored:
-            return f"{buffer.name}_type"
-        return "P" if buffer.storage is Storage.PARAM else "REAL"
+    @property
+    def names(self) -> list[str]:
+        """What the kernel calls where its buffers begin."""
+        return [f"{each}_at" if each in self.stored else f"{each}_ptr" for each in self.used]
 
     def leaf(self, value: Value) -> str:
         """The text of a value that no op of the table computes."""
@@ -75,7 +77,10 @@ class Places:
             return size(value.attr("name"))
         if value.op == "load":
             buffer = self.buffers[value.attr("buffer")]
-            return f"{self._loaded(f'{buffer.name}_ptr', buffer.domain)}.to(REAL)"
+            name = buffer.name
+            if name in self.stored:
+                return f"load({name}_at, {self._span}, {self._lanes}, {name}_type).to(REAL)"
+            return f"{self._loaded(f'{name}_ptr', buffer.domain)}.to(REAL)"
         if value.op == "row_result":
             slot = value.attr("slot")
             return CLOSE_ROWS[self._row_reduction(slot).op].format(f"{slot}_acc")
@@ -86,6 +91,24 @@ class Places:
         else:
             raise InternalError("codegen.triton", f"{value.op} in the kernel {self.kernel.name}")
         return f"{loaded} != 0" if value.type.dtype is DType.BOOL else f"{loaded}.to(REAL)"
+
+    def store(self, name: str, value: str) -> str:
+        """The text that writes `value` to a buffer."""
+        if name in self.stored:
+            return f"save({name}_at, {self._span}, {value}, {name}_type)"
+        lanes = self.lanes(self.buffers[name].domain)
+        if lanes is None:
+            text = f"{self.kernel.name} stores {name} once a task"
+            raise InternalError("codegen.triton", text)
+        return f"tl.store({name}_ptr{lanes[0]}, {value}, {lanes[1]})"
+
+    @property
+    def _span(self) -> str:
+        return "start, cols" if self.tiled else "start, end"
+
+    @property
+    def _lanes(self) -> str:
+        return "BLOCK" if self.tiled else "LANES"
 
     def _row_reduction(self, slot: str) -> Reduction:
         reductions = (each for phase in self.kernel.phases for each in phase.rows)
@@ -135,8 +158,14 @@ class Places:
     def pointers(self) -> Iterator[str]:
         """Lines that point each buffer, and each result of many, at the task's first element."""
         for position, (name, buffer) in enumerate(self.buffers.items()):
-            if name in self.used:
-                address, element = plus("table", position), self.element_type(buffer)
+            if name in self.stored:
+                beside = len(self.buffers) + self.every.index(name)
+                where = f"table, {position}, {beside}, {'r * cols' if self.tiled else 'lo'}"
+                rows = ", in_rows" if self.tiled else ""
+                yield f"{name}_at = kept({where}, {name}_type, ALIGNED{rows})"
+            elif name in self.used:
+                address = plus("table", position)
+                element = "P" if buffer.storage is Storage.PARAM else "REAL"
                 # A class is aligned where its full buffers are; rows' and columns' may not be.
                 aligned = "ALIGNED" if buffer.domain is Domain.FULL else "False"
                 pointer = f"element_pointer({address}, {element}, {aligned})"

@@ -17,6 +17,7 @@ import torch
 from optdsl.runtime import cpu
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.native import NativeError
+from optdsl.runtime.packing import Able
 from optdsl.runtime.program import Program
 from optdsl.runtime.stages import DevicePlan, Runner
 from optdsl.runtime.tables import Cutting
@@ -35,7 +36,7 @@ class Backend:
     name: str
     cutting: Cutting
     splits_by_alignment: bool
-    able: frozenset[str]
+    able: Able
     runner: Callable[[Program, DevicePlan, Counters], Runner]
     resident: bool = False
 

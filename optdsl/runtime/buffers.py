@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,10 @@ from optdsl.runtime.cohorts import Cohort, Member
 from optdsl.runtime.gradients import Gradients
 from optdsl.runtime.holdings import Holdings, is_shared
 from optdsl.runtime.library import Batch
-from optdsl.runtime.packing import Packing
+from optdsl.runtime.packing import Able, Packing
 from optdsl.runtime.program import Library, Program, Temp
 from optdsl.runtime.storage import compute_dtype
-from optdsl.runtime.tables import ClassTable, ResultLayout
+from optdsl.runtime.tables import ClassTable, Ints, ResultLayout
 
 ALIGNMENT = 64
 """Bytes; a cache line. Whole elements of every dtype, and enough for vector loads."""
@@ -101,7 +101,7 @@ class ClassBuffers:
         placed: Placed,
         holdings: Holdings,
         shared: SharedTemps,
-        able: Collection[str],
+        able: Able,
     ) -> None:
         self.program, self.table, self.members = program, table, members
         self.placed, self.holdings, self.shared = placed, holdings, shared
@@ -145,15 +145,31 @@ class ClassBuffers:
             name: self.packing.type_of(name, found[name][0]) for name in self.table.variant.stored
         }
 
+    @property
+    def codecs(self) -> dict[str, str]:
+        """The names of the codecs of those that kernels, or the driver, load and save by task."""
+        return {name: codec.name for name, codec in self.packing.by_task.items()}
+
     def draw(self) -> None:
         """Makes the keys of this step's random roundings."""
         packing, variant = self.packing, self.table.variant
         if packing.random:
             updates = [self.placed[entry.row][0].e.t for entry in self.table.entries]
             packing.draw(np.array(updates[: len(self.members)], np.int64))
-            if "p" in packing.by_task:
+            if packing.draws:
                 column = len(variant.buffers) + variant.stored.index("p")
                 self.table.pointers[: len(self.members), column] = packing.keys
+
+    @property
+    def draws(self) -> bool:
+        """Whether tasks find keys of random roundings in the table of pointers."""
+        return self.packing.draws
+
+    def drawn(self) -> Ints:
+        """What keys are made of, besides the number of the update: a row for each member, of its
+        seed, its scalar row and its number."""
+        rows = [entry.row for entry in self.table.entries[: len(self.members)]]
+        return np.stack([self.packing.seeds, np.array(rows), self.packing.numbers], axis=1)
 
     def _parameter(self, index: int) -> Tensor:
         """The tensor that a step reads and writes as p."""

@@ -22,6 +22,7 @@ import torch
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.native import NativeError, load, load_kernels
 from optdsl.runtime.nearness import Phase, phases
+from optdsl.runtime.packing import Able
 from optdsl.runtime.program import Program
 from optdsl.runtime.stages import DevicePlan, PrologueCall, StepClass
 from optdsl.runtime.storage import compute_dtype
@@ -38,9 +39,12 @@ SERIAL_WORK = 32_768
 """Elements up to which the caller's thread works alone: a parallel region costs some 5 us, the
 time of about 8,000 elements of AdamW, and far more where another process holds a core."""
 
-ABLE = frozenset(
-    f"{way}_{half}" for way in ("stochastic", "master", "kahan") for half in ("bf16", "fp16")
-) | {"split_bf16", "int8", "uint8", "int4", "uint4", "fp8"}
+ABLE = Able(
+    frozenset(
+        f"{way}_{half}" for way in ("stochastic", "master", "kahan") for half in ("bf16", "fp16")
+    )
+    | {"split_bf16", "int8", "uint8", "int4", "uint4", "fp8"}
+)
 """Codecs that the driver loads and saves around each task, with the functions of storage.c."""
 
 LINE = 16

@@ -2,16 +2,16 @@
 
 Input: the members of a class, the codecs of p and of their states. Output: the tensors whose
 addresses kernels get. What a kernel does not find as it is kept is loaded before, and saved behind,
-either each task (by the target, in memory that a core has at hand) or the whole step, by torch:
-where a pass reads again what an earlier one wrote, which must be what was computed, where a library
-pass works on it, and on targets that cannot do it themselves.
+either each task (by the target, in what a core has at hand: a CPU's cache, a GPU's registers) or
+the whole step, by torch: where a pass reads again what an earlier one wrote, which must be what was
+computed, where a library pass works on it, and where the target cannot do it itself (see `Able`).
 
 Relies on: holdings.py, stored.py, rounding.py. Does not do: temps, batches (buffers.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from optdsl.runtime.holdings import Holdings
 from optdsl.runtime.program import Kernel, Library, Variant
 from optdsl.runtime.rounding import Stochastic, rounding_keys
 from optdsl.runtime.storage import compute_dtype
-from optdsl.runtime.stored import PLAIN, Codec, Parts
+from optdsl.runtime.stored import PLAIN, BlockCodec, Codec, Parts
 from optdsl.runtime.tables import LARGEST_BLOCK, Ints
 
 
@@ -38,9 +38,29 @@ class Unpacked:
     values: Tensor
 
 
+@dataclass(frozen=True)
+class Able:
+    """Codecs with which a target's tasks load and save buffers themselves: `whole` where they are
+    made of whole blocks of codes, `anywhere` in all. `in_rows` says that its tasks of rows can be,
+    whatever the rows' length."""
+
+    whole: frozenset[str] = frozenset()
+    anywhere: frozenset[str] = frozenset()
+    in_rows: bool = True
+
+    def fits(self, variant: Variant, member: Member) -> bool:
+        """Whether tasks, which never cross from one matrix of a batch to the next, can be made of
+        whole blocks of codes."""
+        sizes = member.sizes
+        if sizes.batch > 1 and sizes.numel // sizes.batch % LARGEST_BLOCK:
+            return False
+        in_rows = any(each.layout == "rows" for each in variant.kernels)
+        return self.in_rows or not in_rows or sizes.cols % LARGEST_BLOCK == 0
+
+
 class Packing:
     """Of one class. `by_task` gives the codecs of the buffers that the target loads and saves, by
-    their names; it can do it for the codecs called `able`. `beside` are the addresses of what lies
+    their names. `beside` are the addresses of what lies
     beside them. Where `random`, `keys` are drawn anew for each step."""
 
     def __init__(
@@ -48,26 +68,37 @@ class Packing:
         holdings: Holdings,
         variant: Variant,
         members: Sequence[Member],
-        able: Collection[str],
+        able: Able,
     ) -> None:
         self.holdings, self.variant, self.members = holdings, variant, members
         self.real = compute_dtype(members[0].p.dtype)
-        self.able = able if all(whole(member) for member in members) else ()
+        fits = all(able.fits(variant, member) for member in members)
+        self.able = able.anywhere | able.whole if fits else able.anywhere
         self.by_task: dict[str, Codec] = {}
         self.beside: dict[str, list[int]] = {}
         self.keys = np.zeros(len(members), np.int64)
         self._unpacked: list[Unpacked] = []
-        self._seeds = np.array([holdings.seed(member) for member in members], np.int64)
-        self._numbers = np.array([member.index for member in members], np.int64)
+        self.seeds = np.array([holdings.seed(member) for member in members], np.int64)
+        self.numbers = np.array([member.index for member in members], np.int64)
         passes: list[Kernel | Library] = [*variant.kernels, *variant.libraries]
         self.writes = frozenset(name for each in passes for name in each.writes)
         self.random = False
 
     @property
     def hosted(self) -> bool:
-        """Whether a step that only the device knows of would not do: random roundings take t from
-        the host, and what is packed again was rounded again, though nothing stepped."""
-        return self.random or bool(self.by_task) or any(not e.codec.plain for e in self._unpacked)
+        """Whether a step that only the device knows of would not do: what torch packs again was
+        rounded again, though nothing stepped, and at random it takes t from the host."""
+        return any(not each.codec.plain for each in self._unpacked)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a task loads or saves codes."""
+        return any(isinstance(codec, BlockCodec) for codec in self.by_task.values())
+
+    @property
+    def draws(self) -> bool:
+        """Whether tasks round at random, and so find keys in the table of pointers."""
+        return any(isinstance(codec, Stochastic) for codec in self.by_task.values())
 
     def place(self, name: str, position: int, codec: Codec, parts: Parts) -> Tensor:
         """What kernels and library passes find of one member's buffer `name`."""
@@ -93,7 +124,7 @@ class Packing:
     def draw(self, updates: Ints) -> None:
         """Makes the keys of this step's random roundings, for the numbers of the members'
         updates."""
-        self.keys[:] = rounding_keys(self._seeds, self._numbers, updates)
+        self.keys[:] = rounding_keys(self.seeds, self.numbers, updates)
 
     def load(self) -> int:
         """Before a step: what is loaded for the whole of it. Returns the number of tensors."""
@@ -131,10 +162,3 @@ class Packing:
         passes += [((each.stage, 1), each) for each in self.variant.libraries]
         written = [at for at, each in passes if name in each.writes]
         return any(name in each.reads and at > min(written) for at, each in passes if written)
-
-
-def whole(member: Member) -> bool:
-    """Whether tasks, which never cross from one matrix of a batch to the next, can be made of
-    whole blocks of codes."""
-    sizes = member.sizes
-    return sizes.batch == 1 or sizes.numel // sizes.batch % LARGEST_BLOCK == 0

@@ -14,7 +14,7 @@ gradients (engine.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -26,7 +26,7 @@ from optdsl.runtime.buffers import Arena, ClassBuffers, SharedTemps
 from optdsl.runtime.cohorts import ONE, Cohort, Member
 from optdsl.runtime.holdings import Holdings
 from optdsl.runtime.library import Batch
-from optdsl.runtime.packing import whole
+from optdsl.runtime.packing import Able
 from optdsl.runtime.program import Kernel, Program, Variant
 from optdsl.runtime.tables import (
     SHARED,
@@ -164,20 +164,20 @@ def plan_device(
     arena: Arena,
     cutting: Cutting,
     aligned: Mapping[int, bool] | None,
-    able: Collection[str],
+    able: Able,
 ) -> DevicePlan | None:
     """The plan for the members of `orders` on `device`, None where all are empty.
 
     `aligned` says by `Member.index` whether a gradient lies on 16 bytes; classes are split by that,
-    and by the same of their other tensors, where it is given. The target itself loads and saves
-    buffers with the codecs called `able`. May move `arena`.
+    and by the same of their other tensors, where it is given. `able` says which buffers the target
+    itself loads and saves. May move `arena`.
     """
     results = ResultLayout(program.slots, len(holdings.groups))
     builder = StageBuilder(program, results, cutting)
     shared = SharedTemps(arena)
     arena.start()
     classes = []
-    for variant, members, placed in _classes(program, device, orders, holdings, aligned):
+    for variant, members, placed in _classes(program, device, orders, holdings, aligned, able):
         step_class = _make_class(program, variant, members, placed, holdings, results, shared, able)
         classes.append(step_class)
     if not classes:
@@ -202,6 +202,7 @@ def _classes(
     orders: Sequence[Order],
     holdings: Holdings,
     aligned: Mapping[int, bool] | None,
+    able: Able,
 ) -> list[tuple[Variant, list[tuple[Member, int, bool]], Placed]]:
     """The classes: a variant, its members with their scalar rows, and the rows' cohorts."""
     found: dict[tuple[Any, ...], tuple[list[tuple[Member, int, bool]], Placed]] = {}
@@ -218,7 +219,9 @@ def _classes(
             if aligned is not None:
                 even = aligned[member.index] and _aligned(variant, member, order, holdings)
             codecs = [holdings.codec(holdings.states[n], member).name for n in variant.states]
-            key = order.variant, member.p.dtype, *codecs, whole(member), even
+            codecs.append(holdings.choice.of_parameter(member.p.dtype).name)
+            fits = able.whole.isdisjoint(codecs) or able.fits(variant, member)
+            key = order.variant, member.p.dtype, *codecs, fits, even
             members, placed = found.setdefault(key, ([], []))
             if not placed or placed[-1][0] is not order.cohort:
                 placed.append((order.cohort, order.h))
@@ -230,11 +233,12 @@ def _classes(
 
 
 def _aligned(variant: Variant, member: Member, order: Order, holdings: Holdings) -> bool:
-    """Whether the parameter and its states lie on 16 bytes; temps always do."""
+    """Whether the parameter and its states lie on 16 bytes, with all that lies beside; temps do."""
     states = [holdings.states[name] for name in variant.states]
     full = [each for each in states if each.domain == "full"]
     parts = [holdings.parts(each, member, order.h, order.cohort.e) for each in full]
-    tensors = [member.p, *(each for many in parts for each in many)]
+    _, own = holdings.parameter(member)
+    tensors = [*own, *(each for many in parts for each in many)]
     return all(each.data_ptr() % 16 == 0 for each in tensors)
 
 
@@ -246,7 +250,7 @@ def _make_class(
     holdings: Holdings,
     results: ResultLayout,
     shared: SharedTemps,
-    able: Collection[str],
+    able: Able,
 ) -> StepClass:
     entries = [Entry(member.sizes, row, member.group_index) for member, row, _ in members]
     rows: dict[int, int] = {}
@@ -290,8 +294,10 @@ def _add_launches(program: Program, builder: StageBuilder, classes: Sequence[Ste
             chosen = _chosen(step_class, kernel, program, done)
             if chosen:
                 number = end if kernel in deferred else kernel.stage
-                packed = bool(step_class.buffers.packing.by_task)
-                builder.add(step_class.table, kernel, chosen, number, packed=packed)
+                packing, cutting = step_class.buffers.packing, builder.cutting
+                if packing.by_task:
+                    cutting = cutting.packed(blocks=packing.blocks)
+                builder.add(step_class.table, kernel, chosen, number, cutting)
 
 
 def _chosen(

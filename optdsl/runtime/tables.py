@@ -42,9 +42,9 @@ class Cutting:
     column_rows: int = 32
     multiple: int = 1
 
-    def packed(self) -> Cutting:
-        """The same where a task's buffers are loaded from codes before it: tasks of 8 KiB of each,
-        which stay in L1, and of whole blocks of codes."""
+    def packed(self, *, blocks: bool) -> Cutting:
+        """The same where a task's buffers are loaded before it, from codes where `blocks` says so:
+        tasks of 8 KiB of each, which stay in L1, and of whole blocks of codes."""
         flat, rows = min(self.flat, PACKED), min(self.row_elements, PACKED)
         return replace(self, flat=flat, row_elements=rows, multiple=LARGEST_BLOCK)
 
@@ -178,12 +178,10 @@ class StageBuilder:
         kernel: Kernel,
         chosen: Sequence[int],
         number: int,
-        *,
-        packed: bool = False,
+        cutting: Cutting | None = None,
     ) -> None:
-        """Adds `kernel` over the entries `chosen` of `table`, as part of stage `number`; `packed`
-        where buffers are loaded and saved task by task."""
-        cutting = self.cutting.packed() if packed else self.cutting
+        """Adds `kernel` over the entries `chosen` of `table`, as part of stage `number`."""
+        cutting = cutting or self.cutting
         launch, counts = cut(table, kernel, chosen, cutting, self.partials)
         table.launches.append(launch)
         empty = np.zeros((0, 6), np.int64)

@@ -16,7 +16,7 @@ import itertools
 import linecache
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -28,12 +28,16 @@ from torch import Tensor
 from triton import knobs
 
 from optdsl.runtime.counters import Counters
+from optdsl.runtime.packing import Able
 from optdsl.runtime.program import Kernel, Program
 from optdsl.runtime.stages import DevicePlan, PrologueCall, StepClass
 from optdsl.runtime.storage import compute_dtype
-from optdsl.runtime.tables import Cutting, Ints, Launch, StageTable
+from optdsl.runtime.tables import LARGEST_BLOCK, Cutting, Ints, Launch, StageTable
+from optdsl.runtime.triton_codecs import BLOCKS
 from optdsl.runtime.triton_finish import finish
+from optdsl.runtime.triton_keys import draw
 from optdsl.runtime.triton_place import place
+from optdsl.runtime.triton_storage import WAYS, element_of
 
 BLOCK = 2048 if torch.version.hip else 1024
 """Elements of a flat task with four operands or more: 4 a lane of 8 warps (AMD's have 64 lanes), a
@@ -43,6 +47,8 @@ TILE = 1024
 COLUMN_ROWS = 32
 """Elements of a tile of rows, and its least rows where columns are summed, whose partials cost 8
 bytes a column and task: with 32 rows, written and read, half a byte an element."""
+CODED_ROWS = 8
+"""The same for codes, of which a tile has whole blocks: 2,048 elements."""
 
 
 def block_of(kernel: Kernel) -> int:
@@ -65,11 +71,17 @@ class _Blocks(Cutting):
     def elements(self, kernel: Kernel) -> int:
         return block_of(kernel)
 
+    def packed(self, *, blocks: bool) -> Cutting:
+        """With codes, tiles are as wide as a block of them, and so less high."""
+        return replace(self, column_rows=CODED_ROWS) if blocks else self
+
 
 CUTTING = _Blocks(row_elements=TILE, column_rows=COLUMN_ROWS)
+LANE = 16
+"""Elements of a flat tail: those of 8 bits that 128 hold."""
 SPLITS_BY_ALIGNMENT = True
-ABLE: frozenset[str] = frozenset()
-"""Codecs that kernels load and save themselves."""
+ABLE = Able(whole=frozenset(BLOCKS), anywhere=frozenset(WAYS), in_rows=False)
+"""Codecs that kernels load and save themselves. A block of codes lies in one row of a tile."""
 
 ELEMENT = {
     torch.float32: tl.float32,
@@ -82,14 +94,19 @@ OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 PROLOGUE = {**OPTIONS, "num_warps": 1}
 
 
-def options_of(types: Iterable[tl.dtype], operands: int, *, hip: bool) -> dict[str, Any]:
-    """How a kernel of so many full `operands` over elements of `types` is compiled.
+def options_of(kept: Iterable[Any], operands: int, *, hip: bool) -> dict[str, Any]:
+    """How a kernel of so many full `operands` that lie in memory as `kept` says is compiled.
 
     Where no element is of 16 bits, four of them are 128 bits already: 8 warps then have as many
     bytes on their way as 4 with eight elements a lane, and AdamW takes 48 registers for 60. The
     compiler is given just enough of them; left alone it may stop at 40 and put the rest on a
-    stack, around the slow path of a division.
+    stack, around the slow path of a division. Codes take most: four elements a lane.
     """
+    kept = set(kept)
+    types = [element_of(each) for each in kept]
+    if not kept.isdisjoint(BLOCKS):
+        limit = {} if hip else {"maxnreg": 80 if operands <= 4 else 128}
+        return {**OPTIONS, "num_warps": 8, **limit}
     narrow = any(each.primitive_bitwidth < 32 for each in types)
     options = OPTIONS if narrow else {**OPTIONS, "num_warps": 8}
     if hip or any(each.primitive_bitwidth > 32 for each in types):
@@ -145,14 +162,19 @@ class TritonRunner:
         self._moving = _Moving(plan)
         self._live = torch.ones(1, dtype=torch.int64, device=plan.device)
         self._shared = self._partials, self.results, self._live
+        self._keys = {
+            id(each.table): self._upload(each.buffers.drawn())
+            for each in plan.classes
+            if each.buffers.draws
+        }
         self._stages = [self._prepare(stage) for stage in plan.stages]
 
     def _floats(self, count: int) -> Tensor:
         return torch.zeros(max(1, count), dtype=torch.float64, device=self._plan.device)
 
     def begin(self, *, addresses: bool) -> None:
-        """Uploads this step's scalars, and the addresses where they changed."""
-        self._moving.upload(addresses)
+        """Uploads this step's scalars, and the addresses where they changed, or keys among them."""
+        self._moving.upload(addresses or bool(self._keys))
 
     def begin_resident(
         self, prologues: Sequence[PrologueCall], *, addresses: bool, capturing: bool
@@ -168,7 +190,17 @@ class TritonRunner:
                 scalars = self._moving.tables[id(owner.table)][2]
                 function = getattr(self._kernels, each.kernel)
                 function[(each.programs,)](*each.tables, self._live, scalars, **PROLOGUE)
-            self._counters.launches += len(prologues)
+                self._draw(owner, each.tables[0])
+            self._counters.launches += len(prologues) + len(self._keys)
+
+    def _draw(self, owner: StepClass, counts: Tensor) -> None:
+        """The keys of a class's random roundings, of the count that its prologue left."""
+        table, variant = owner.table, owner.table.variant
+        if id(table) in self._keys:
+            members, pointers = self._keys[id(table)], self._moving.tables[id(table)][0]
+            column = len(variant.buffers) + variant.stored.index("p")
+            constants = {"COLUMN": column, "K": table.pointers.shape[1], **PROLOGUE}
+            draw[(len(members),)](members, counts, pointers, **constants)
 
     def end_residence(self) -> None:
         """The last step on the device may have been skipped."""
@@ -199,16 +231,17 @@ class TritonRunner:
             owner = classes[id(table)]
             function = getattr(self._kernels, launch.kernel.name)
             real = compute_dtype(owner.dtype)
-            types = {"P": ELEMENT[owner.dtype], "REAL": ELEMENT[real]}
+            types: dict[str, Any] = {"P": ELEMENT[owner.dtype], "REAL": ELEMENT[real]}
             touched = {*launch.kernel.reads, *launch.kernel.writes}
             for name, dtype in owner.buffers.types.items():
                 if name in touched:
-                    types[f"{name}_type"] = ELEMENT[dtype]
-            elements = {each for name, each in types.items() if name != "REAL"}
+                    types[f"{name}_type"] = owner.buffers.codecs.get(name) or ELEMENT[dtype]
+            kept = {each for name, each in types.items() if name != "REAL"}
             hip = torch.version.hip is not None
-            options = options_of(elements, operands(launch.kernel), hip=hip)
+            options = options_of(kept, operands(launch.kernel), hip=hip)
+            coded = not kept.isdisjoint(BLOCKS)
             pointers, shapes, scalars = self._moving.tables[id(table)]
-            for tasks, tile in _tiles(owner, launch):
+            for tasks, tile in _tiles(owner, launch, coded=coded):
                 tables = (self._upload(tasks), pointers, shapes, scalars)
                 constants = {**types, **tile, **options}
                 calls.append(_Call(function, len(tasks), (*tables, *self._shared), constants))
@@ -268,17 +301,22 @@ def _device(device: torch.device) -> AbstractContextManager[Any]:
     return context
 
 
-def _tiles(owner: StepClass, launch: Launch) -> Iterator[tuple[Ints, dict[str, Any]]]:
+def _tiles(
+    owner: StepClass, launch: Launch, *, coded: bool
+) -> Iterator[tuple[Ints, dict[str, Any]]]:
     """The tasks of a launch with the constants of their kernel. In layout rows tensors of
-    different widths need different tiles, each a kernel of its own."""
+    different widths need different tiles, each a kernel of its own. Where a buffer is `coded`, a
+    tile is made of whole blocks."""
     if launch.kernel.layout != "rows":
-        yield launch.tasks, {"BLOCK": block_of(launch.kernel), "ALIGNED": owner.aligned}
+        whole = LARGEST_BLOCK if coded else LANE
+        constants = {"BLOCK": block_of(launch.kernel), "WHOLE": whole}
+        yield launch.tasks, {**constants, "ALIGNED": owner.aligned}
         return
     cols = owner.table.shapes[launch.tasks[:, 0], 2]
     rows = launch.tasks[:, 2] - launch.tasks[:, 1]
     aligned = owner.aligned & (cols % 16 == 0)
     height, width = _powers(rows), _powers(cols)
-    width = np.minimum(width, np.maximum(16, TILE // height))
+    width = np.minimum(width, np.maximum(LARGEST_BLOCK if coded else 16, TILE // height))
     keys = np.stack([height, width, aligned.astype(np.int64)], axis=1)
     for key in np.unique(keys, axis=0):
         chosen = launch.tasks[(keys == key).all(axis=1)]

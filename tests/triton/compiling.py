@@ -44,7 +44,7 @@ DTYPES["fp64"] = ("float64", 8)
 class Job:
     """One compilation. `source` names what defines the kernels: RUNTIME, or see `plan_of`. `tile`
     is (BLOCK,) or (ROWS, BLOCK), of the finish (COUNT, WIDTH); `operands` as runtime/triton.py has
-    it."""
+    it; `kept` are the codecs of buffers that do not lie as the rule says."""
 
     source: str
     kernel: str
@@ -53,6 +53,7 @@ class Job:
     aligned: bool
     tile: tuple[int, ...]
     operands: int = 4
+    kept: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -85,11 +86,17 @@ def compile_all(jobs: list[Job], python: str = sys.executable) -> list[Finding]:
     assert done.returncode == 0, done.stderr[-4000:]
     found = []
     for entry in json.loads(done.stdout):
-        job = Job(**{**entry.pop("job"), "tile": tuple(entry.pop("tile"))})
+        job = _job(entry.pop("job"))
         for key in ("loads", "stores"):
             entry[key] = {int(bits): count for bits, count in entry[key].items()}
         found.append(Finding(job, **entry))
     return found
+
+
+def _job(entry: dict[str, Any]) -> Job:
+    """A job that went through JSON, which knows no tuples."""
+    kept = tuple((name, codec) for name, codec in entry["kept"])
+    return Job(**{**entry, "tile": tuple(entry["tile"]), "kept": kept})
 
 
 def compile_one(job: Job, function: Any) -> Finding:
@@ -101,6 +108,7 @@ def compile_one(job: Job, function: Any) -> Finding:
     from triton.compiler import ASTSource
 
     from optdsl.runtime.triton import OPTIONS, options_of
+    from optdsl.runtime.triton_codecs import BLOCKS
 
     pointers = dict.fromkeys(("tasks", "pointers", "shapes", "records", "live"), "*i64")
     pointers |= dict.fromkeys(("scalars", "partials", "results", "source"), "*fp64")
@@ -118,6 +126,8 @@ def compile_one(job: Job, function: Any) -> Finding:
     own = constants["P"], constants["REAL"]
     constants |= {name: own[1] for name in function.arg_names if name.endswith("_type")}
     constants |= {"p_type": own[0], **storage_types(job, own)}
+    constants |= {f"{name}_type": codec for name, codec in job.kept}
+    constants["WHOLE"] = 256 if any(codec in BLOCKS for _, codec in job.kept) else 16
     tiles = ("COUNT", "WIDTH") if job.source == RUNTIME else ("ROWS", "BLOCK")
     constants |= dict(zip(tiles[-len(job.tile) :], job.tile, strict=True))
     constants = {name: constants[name] for name in function.arg_names if name in constants}
@@ -129,9 +139,9 @@ def compile_one(job: Job, function: Any) -> Finding:
         attrs={(index,): [["tt.divisibility", 16]] for index in range(len(pointers))},
     )
     target = GPUTarget(*TARGETS[job.target])
-    types = {v for k, v in constants.items() if isinstance(v, tl.dtype) and k != "REAL"}
+    kept = {value for name, value in constants.items() if name == "P" or name.endswith("_type")}
     hip = TARGETS[job.target][0] == "hip"
-    options = options_of(types, job.operands, hip=hip) if types else OPTIONS
+    options = options_of(kept, job.operands, hip=hip) if kept else OPTIONS
     compiled = triton.compile(source, target=target, options=options)
     finding = Finding(job, options["num_warps"], fused=compiled.metadata.enable_fp_fusion)
     (_read_ptx if "ptx" in compiled.asm else _read_amdgcn)(finding, compiled.asm)
@@ -199,7 +209,7 @@ def _read_amdgcn(finding: Finding, asm: Any) -> None:
 
 
 def main() -> None:
-    jobs = [Job(**{**each, "tile": tuple(each["tile"])}) for each in json.load(sys.stdin)]
+    jobs = [_job(each) for each in json.load(sys.stdin)]
     findings = []
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, folder)
@@ -210,9 +220,7 @@ def main() -> None:
             module = importlib.import_module(source if source in WRITTEN else name)
             for job in jobs:
                 if job.source == source:
-                    entry = asdict(compile_one(job, getattr(module, job.kernel)))
-                    entry["tile"] = entry["job"].pop("tile")
-                    findings.append(entry)
+                    findings.append(asdict(compile_one(job, getattr(module, job.kernel))))
     json.dump(findings, sys.stdout)
 
 

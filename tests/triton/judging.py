@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from optdsl.codegen.host import Host
 from optdsl.codegen.prologue import Prologues
 from optdsl.ir.nodes import reachable
-from optdsl.runtime.triton import NARROW, WIDE, block_of, operands
+from optdsl.runtime.triton import CODED_ROWS, NARROW, WIDE, block_of, operands
+from optdsl.runtime.triton_codecs import BLOCKS
 from optdsl.schedule.plan import Domain, KernelPass, Variant
 from optdsl.types import Storage
 from tests.triton.compiling import DTYPES, PLACE, RUNTIME, TARGETS, Finding, Job
@@ -40,6 +42,28 @@ def jobs_of(source: str, target: str, dtype: str, aligned: bool) -> list[Job]:
     return made
 
 
+def coded_jobs(source: str, target: str, dtype: str, states: str, p: str = "") -> list[Job]:
+    """Those of the kernels that read or write states of p's size, all of which have the codec
+    `states`, and p the codec `p`, where these are given; in rows as high and wide as with codes."""
+    made = []
+    variants = {kernel.name: variant for variant, kernel in kernels_of(source)}
+    for job in jobs_of(source, target, dtype, aligned=True):
+        variant, kernel = next(each for each in kernels_of(source) if each[1].name == job.kernel)
+        touched = {*described(kernel).reads, *described(kernel).writes}
+        kept = {}
+        for buffer in variants[job.kernel].buffers:
+            codec = p if buffer.name == "p" else states if buffer.role == "state" else ""
+            if buffer.name in variant.stored and buffer.name in touched and codec:
+                kept[buffer.name] = codec
+        tile = job.tile
+        if len(tile) == 2 and states in BLOCKS:
+            columns = any(each.domain is Domain.COL for each in kernel.reductions)
+            tile = (CODED_ROWS, 256) if columns else (4, 256)
+        if kept:
+            made.append(replace(job, tile=tile, kept=tuple(kept.items())))
+    return list(dict.fromkeys(made))
+
+
 def prologue_jobs(source: str, target: str) -> list[Job]:
     """Those of the kernels that work out scalar rows."""
     plan = plan_of(source)
@@ -67,8 +91,15 @@ def faults(finding: Finding) -> Iterator[str]:
     if finding.local > (0 if job.dtype == "fp32" and job.aligned and shipped else FRAME):
         yield f"{job}: {finding.local} bytes of stack"
     usual = shipped and job.aligned and job.dtype != "fp64"
-    limit = REGISTERS if usual else REGISTERS_MORE
-    if job.operands <= 4 and finding.warps == 8 and usual and job.target.startswith("sm_"):
+    coded = any(codec in BLOCKS for _, codec in job.kept)
+    limit = REGISTERS if usual and not (coded and job.operands > 4) else REGISTERS_MORE
+    if (
+        not coded
+        and job.operands <= 4
+        and finding.warps == 8
+        and usual
+        and job.target.startswith("sm_")
+    ):
         limit = FEW
     if not 0 < finding.registers <= limit:
         yield f"{job}: {finding.registers} registers"
@@ -95,16 +126,22 @@ def storage_bytes(storage: Storage, dtype: str) -> int:
     return fixed.get(storage, 2)
 
 
+BESIDE = {"master": 4, "kahan": 2, "split": 2}
+"""Bytes beside an element of a parameter of 16 bits."""
+
+
 def expected(variant: Variant, kernel: KernelPass, job: Job, warps: int) -> tuple[int, int]:
     """The 128-bit accesses that a lane makes of full buffers: all of them, in every phase. A lane
     that has fewer bytes of a buffer than 16 cannot."""
     threads = warps * TARGETS[job.target][2]
     elements = job.tile[-1] * (job.tile[0] if len(job.tile) == 2 else 1)
     buffers = {each.name: each for each in variant.buffers if each.domain is Domain.FULL}
-    units = {
-        name: storage_bytes(buffer.storage, job.dtype) * elements // threads // 16
-        for name, buffer in buffers.items()
-    }
+    units = {}
+    for name, buffer in buffers.items():
+        codec = dict(job.kept).get(name, "")
+        sizes = [storage_bytes(buffer.storage, job.dtype), BESIDE.get(codec.split("_")[0], 0)]
+        if codec not in BLOCKS:  # a lane's codes have 32 bits
+            units[name] = sum(size * elements // threads // 16 for size in sizes)
     loads = stores = 0
     if kernel.domain is not Domain.FULL:
         return 0, 0

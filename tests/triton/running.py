@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -164,6 +164,8 @@ class _Buffers:
     """All that the runner reads of a ClassBuffers."""
 
     types: dict[str, torch.dtype]
+    codecs: dict[str, str] = field(default_factory=dict)
+    draws: bool = False
 
 
 @dataclass

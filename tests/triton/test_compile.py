@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.triton.compiling import DTYPES, TARGETS, compile_all
-from tests.triton.judging import faults, jobs_of, prologue_jobs, runtime_jobs
+from tests.triton.judging import coded_jobs, faults, jobs_of, prologue_jobs, runtime_jobs
 from tests.triton.sources import HAND, RULES, SHOWN, ZOO
 
 SOME = ("adamw", "adamw_bf16_states", "adafactor", "lamb", "shared")
@@ -42,4 +42,40 @@ def test_compiles(target: str, dtype: str, aligned: bool, sources: tuple[str, ..
     if dtype == "fp32" and aligned:
         jobs += [job for source in sources for job in prologue_jobs(source, target)]
     wrong = [text for finding in compile_all(jobs) for text in faults(finding)]
+    assert not wrong, "\n".join(wrong)
+
+
+FEW = ("adamw", "lamb", "adafactor")
+KEPT = [
+    ("sm_90", "fp32", "int8", "", FEW),
+    ("gfx942", "fp32", "int8", "", ("adamw",)),
+    ("sm_90", "bf16", "", "stochastic_bf16", ("adamw", "adafactor")),
+    *(
+        pytest.param(target, "fp32", codec, "", ZOO, marks=pytest.mark.slow)
+        for target in ("sm_90", "gfx942")
+        for codec in ("int8", "uint4", "fp8")
+    ),
+    *(
+        pytest.param(target, half, "", f"{way}_{half}", FEW, marks=pytest.mark.slow)
+        for target in TARGETS
+        for way in ("stochastic", "master", "kahan", "split")
+        for half in ("bf16", "fp16")
+        if (way, half) != ("split", "fp16")
+    ),
+]
+
+
+@pytest.mark.parametrize(("target", "dtype", "states", "p", "sources"), KEPT, ids=_label)
+def test_compiles_with_storage(
+    target: str, dtype: str, states: str, p: str, sources: tuple[str, ...]
+) -> None:
+    """Decoding and encoding take no stack, and leave what has no codes its 128 bits; codes are not
+    read byte by byte but in a tail."""
+    jobs = [job for each in sources for job in coded_jobs(each, target, dtype, states, p)]
+    assert jobs
+    wrong = []
+    for finding in compile_all(jobs):
+        coded = len(finding.job.kept) if states else 0
+        bytewise = max(finding.loads.get(8, 0), finding.stores.get(8, 0))
+        wrong += [*faults(finding), *([f"{finding}: bytes"] if bytewise > coded else [])]
     assert not wrong, "\n".join(wrong)
