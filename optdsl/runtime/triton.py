@@ -28,6 +28,7 @@ from torch import Tensor
 from triton import knobs
 
 from optdsl.runtime.counters import Counters
+from optdsl.runtime.holdings import describe
 from optdsl.runtime.packing import Able
 from optdsl.runtime.program import Kernel, Program
 from optdsl.runtime.stages import DevicePlan, PrologueCall, StepClass
@@ -89,6 +90,8 @@ ELEMENT = {
     torch.bfloat16: tl.bfloat16,
     torch.float16: tl.float16,
 }
+MOST_COLUMNS = 2**30
+"""Columns are counted in 32 bits, with a block beyond the last."""
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 """A fused multiply-add stands where the kernel's text has one, and nowhere else."""
 PROLOGUE = {**OPTIONS, "num_warps": 1}
@@ -314,6 +317,12 @@ def _tiles(
         return
     cols = owner.table.shapes[launch.tasks[:, 0], 2]
     rows = launch.tasks[:, 2] - launch.tasks[:, 1]
+    if cols.max() > MOST_COLUMNS:
+        member = owner.members[launch.tasks[cols.argmax(), 0]]
+        raise ValueError(
+            f"{describe(member)} has rows of {cols.max()} elements; the triton backend counts "
+            f"{MOST_COLUMNS} at most"
+        )
     aligned = owner.aligned & (cols % 16 == 0)
     height, width = _powers(rows), _powers(cols)
     width = np.minimum(width, np.maximum(LARGEST_BLOCK if coded else 16, TILE // height))

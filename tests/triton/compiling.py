@@ -21,6 +21,7 @@ from typing import Any
 
 from optdsl.codegen.prologue import triton_source
 from optdsl.types import Storage
+from tests.triton.addressing import narrow
 from tests.triton.sources import plan_of
 
 TARGETS = {
@@ -59,7 +60,8 @@ class Job:
 @dataclass
 class Finding:
     """`loads` and `stores`: accesses of global memory by their bits; `local`: bytes of stack and
-    spills; `approximate`: instructions that do not round to nearest."""
+    spills; `approximate`: instructions that do not round to nearest; `narrow`: what addressing.py
+    found."""
 
     job: Job
     warps: int
@@ -69,6 +71,7 @@ class Finding:
     local: int = 0
     approximate: list[str] = field(default_factory=list)
     fused: bool = False
+    narrow: list[str] = field(default_factory=list)
 
 
 def compile_all(jobs: list[Job], python: str = sys.executable) -> list[Finding]:
@@ -144,6 +147,8 @@ def compile_one(job: Job, function: Any) -> Finding:
     options = options_of(kept, job.operands, hip=hip) if kept else OPTIONS
     compiled = triton.compile(source, target=target, options=options)
     finding = Finding(job, options["num_warps"], fused=compiled.metadata.enable_fp_fusion)
+    if job.source not in WRITTEN and "scalars" not in job.kernel:
+        finding.narrow = narrow(compiled.asm["ttir"])
     (_read_ptx if "ptx" in compiled.asm else _read_amdgcn)(finding, compiled.asm)
     return finding
 

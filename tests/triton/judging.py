@@ -105,6 +105,8 @@ def faults(finding: Finding) -> Iterator[str]:
         yield f"{job}: {finding.registers} registers"
     if finding.approximate or finding.fused:
         yield f"{job}: loose arithmetic {finding.approximate}"
+    for line in finding.narrow:
+        yield f"{job}: 32 bits of an address in {line}"
     if job.aligned and job.source != RUNTIME:
         variant, kernel = next(
             (variant, each) for variant, each in kernels_of(job.source) if each.name == job.kernel

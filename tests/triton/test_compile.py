@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.triton.addressing import narrow
 from tests.triton.compiling import DTYPES, TARGETS, compile_all
 from tests.triton.judging import coded_jobs, faults, jobs_of, prologue_jobs, runtime_jobs
 from tests.triton.sources import HAND, RULES, SHOWN, ZOO
@@ -79,3 +80,35 @@ def test_compiles_with_storage(
         bytewise = max(finding.loads.get(8, 0), finding.stores.get(8, 0))
         wrong += [*faults(finding), *([f"{finding}: bytes"] if bytewise > coded else [])]
     assert not wrong, "\n".join(wrong)
+
+
+GOOD = """
+    %lo = tt.load %at : !tt.ptr<i64>
+    %n_1 = arith.trunci %n : i64 to i32
+    %cst = arith.constant 16 : i32
+    %end = arith.muli %n_1, %cst : i32
+    %lo_1 = arith.trunci %lo : i64 to i32
+    %end_1 = arith.extsi %lo_1 : i32 to i64
+    %base = tt.int_to_ptr %number : i64 -> !tt.ptr<f32>
+    %start = tt.addptr %base, %lo : !tt.ptr<f32>, i64
+    %square = arith.muli %n_1, %n_1 : i32
+    %wide = tt.splat %square : i32 -> tensor<1024xi32>
+    %i = tt.make_range {end = 1024 : i32, start = 0 : i32} : tensor<1024xi32>
+    %0 = tt.splat %start : !tt.ptr<f32> -> tensor<1024x!tt.ptr<f32>>
+    %1 = tt.addptr %0, %i : tensor<1024x!tt.ptr<f32>>, tensor<1024xi32>
+    %x = tt.load %1, %mask : tensor<1024x!tt.ptr<f32>> loc(#loc7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("%lo : !tt.ptr<f32>, i64", "%end : !tt.ptr<f32>, i32"),
+        ("%lo : !tt.ptr<f32>, i64", "%end_1 : !tt.ptr<f32>, i64"),
+        ("tt.addptr %0, %i", "tt.addptr %0, %wide"),
+        ("%0 = tt.splat %start", "%0 = tt.splat %base"),
+    ],
+)
+def test_narrow_addresses_are_told(old: str, new: str) -> None:
+    assert narrow(GOOD) == []
+    assert len(narrow(GOOD.replace(old, new))) == 1
