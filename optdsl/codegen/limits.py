@@ -2,7 +2,8 @@
 
 Input: a typed rule. Output: a sentence for each such statement, with its place: `coupled` those
 that tie parameters together, so that none can step before the others (runtime/release.py), and
-`unpaired` the first that makes no sense of a complex parameter as pairs (runtime/pairs.py).
+`unpaired` the first that makes no sense of a complex parameter as pairs (runtime/pairs.py), `whole`
+the first that a part of a parameter is not enough for (runtime/shards.py).
 
 Relies on: the op table, domains of a plan. Does not do: the work of these statements.
 """
@@ -34,6 +35,11 @@ def coupled(rule: Rule) -> tuple[str, ...]:
 def unpaired(rule: Rule) -> str:
     """The first thing in `rule` that is neither element by element nor of a whole parameter."""
     return next(iter(_placed(_unpaired(rule))), "")
+
+
+def whole(rule: Rule) -> str:
+    """The first thing in `rule` that needs all elements of a parameter together."""
+    return next(iter(_placed(_whole(rule))), "")
 
 
 def _placed(found: Found) -> tuple[str, ...]:
@@ -78,6 +84,15 @@ def _unpaired(rule: Rule) -> Found:
     for state in rule.states:
         if domain_of(state.type, rule.view) not in PAIRED:
             yield state.span, f"the state `{state.name}` is no number and not of p's shape"
+
+
+def _whole(rule: Rule) -> Found:
+    yield from _unpaired(rule)
+    for value in _values(rule):
+        if OPS[value.op].kind is Kind.REDUCE:
+            yield value.span, f"{_quoted(value)} takes in all elements of a parameter"
+        elif any(arg.op == "size" for arg in value.args):
+            yield value.span, f"{_quoted(value)} reads a size"
 
 
 def _values(rule: Rule) -> list[Value]:

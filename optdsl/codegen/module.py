@@ -17,7 +17,7 @@ from optdsl import hostmath
 from optdsl.codegen.cpu import c_source
 from optdsl.codegen.host import Host, rivals, unsupported
 from optdsl.codegen.library import Library
-from optdsl.codegen.limits import coupled, unpaired
+from optdsl.codegen.limits import coupled, unpaired, whole
 from optdsl.codegen.literals import LINE_LENGTH, Call, call, layout, literal, raw, tuple_of
 from optdsl.codegen.prologue import Prologues, triton_source
 from optdsl.codegen.templates import render
@@ -221,10 +221,11 @@ def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
 
 
 def _limits(rule: Rule) -> dict[str, str | Call]:
-    ties, unlike = coupled(rule), unpaired(rule)
+    ties, unlike, entire = coupled(rule), unpaired(rule), whole(rule)
     return {
         **({"coupled": tuple_of([literal(each) for each in ties])} if ties else {}),
         **({"unpaired": literal(unlike)} if unlike else {}),
+        **({"whole": literal(entire)} if entire else {}),
     }
 
 

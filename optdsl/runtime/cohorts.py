@@ -71,8 +71,8 @@ def matrix_view(shape: Sequence[int], view: str) -> Sizes:
 @dataclass(eq=False, slots=True)
 class Member:
     """A parameter and what does not change while it is optimized. `own` is the parameter itself and
-    `p` what a step sees of it: the same, of a complex one its parts. `index` counts all members,
-    `position` those of its group."""
+    `p` what a step sees of it: the same, of a DTensor what lies here, of complex numbers their
+    parts. `index` counts all members, `position` those of its group."""
 
     own: Tensor
     p: Tensor

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from optdsl.hostmath import div
 from optdsl.runtime.pairs import as_real
+from optdsl.runtime.shards import is_dtensor, local, locals_of, same_cut
 from optdsl.runtime.tables import Ints
 from optdsl.runtime.tensors import Listing
 
@@ -45,7 +46,7 @@ class Gradients:
         """The gradients, as kernels read them; None where there is none."""
         if self.found is None:
             found = map(GRADIENT, self.params)
-            self.found = [None if g is None else as_real(g) for g in found]
+            self.found = [None if g is None else as_real(local(g)) for g in found]
         return self.found
 
 
@@ -69,6 +70,9 @@ class Scanner:
         # What autograd leaves lazy is a part of a complex number, or one, or, between two of which
         # nothing lies, the only element.
         self._lazies = [p for p in self._params if p.numel() == 1 or p.is_complex()]
+        # torch gives a gradient its parameter's shape, but not the cut of a DTensor.
+        cut = any(map(is_dtensor, self._params))
+        self._cut = [p.numel() for p in locals_of(self._params)] if cut else []
         self._looked = False
 
     def scan(self) -> Gradients:
@@ -102,7 +106,7 @@ class Scanner:
 
     def _fast(self) -> Ints | None:
         """Addresses where every gradient is there and can be read as it lies, else None."""
-        tensors = list(map(GRADIENT, self._params))
+        tensors = locals_of(list(map(GRADIENT, self._params)))
         try:
             # TypeError: no gradient. RuntimeError: no storage, as sparse ones have none.
             addresses = np.fromiter(map(Tensor.data_ptr, tensors), np.int64, len(tensors))
@@ -111,6 +115,8 @@ class Scanner:
         except (TypeError, RuntimeError):
             return None
         if list(map(DTYPE, tensors)) != self._dtypes:
+            return None
+        if self._cut and list(map(Tensor.numel, tensors)) != self._cut:
             return None
         return addresses if np.count_nonzero(addresses) == self._filled else None
 
@@ -130,7 +136,7 @@ class Scanner:
 def _readable(index: int, p: Tensor, g: Tensor) -> Tensor:
     """The gradient as kernels read it."""
     _check(index, p, g)
-    return as_real(g.detach().resolve_neg().resolve_conj().contiguous())
+    return as_real(local(g.detach()).resolve_neg().resolve_conj().contiguous())
 
 
 def _check(index: int, p: Tensor, g: Tensor) -> None:
@@ -144,7 +150,12 @@ def _check(index: int, p: Tensor, g: Tensor) -> None:
             f"the gradient of parameter {index} is {g.dtype} {list(g.shape)} on {g.device}, the "
             f"parameter is {p.dtype} {list(p.shape)} on {p.device}"
         )
-    if g.numel() and not g.data_ptr():
+    if not same_cut(p, g):
+        raise RuntimeError(
+            f"the gradient of parameter {index} is cut by {getattr(g, 'placements', None)}, the "
+            f"parameter by {getattr(p, 'placements', None)}"
+        )
+    if local(g).numel() and not local(g).data_ptr():
         raise RuntimeError(
             f"the gradient of parameter {index}, a {type(g).__name__}, has no memory"
         )

@@ -19,6 +19,7 @@ from torch import Tensor
 from optdsl.runtime.cohorts import Member, matrix_view
 from optdsl.runtime.pairs import COMPLEX, as_real, fits
 from optdsl.runtime.program import Program
+from optdsl.runtime.shards import check_cut, local
 from optdsl.runtime.state import PARAMETER_DTYPES
 
 PLAIN = frozenset((float, int, bool, str, type(None)))
@@ -137,6 +138,7 @@ def check_parameters(program: Program, group: Mapping[str, Any]) -> None:
             raise ValueError(f"{program.name}: {what} is {p.dtype}; supported are {known}")
         if p.layout is not torch.strided:
             raise ValueError(f"{program.name}: {what} has layout {p.layout}; it must be dense")
+        check_cut(program, what, p)
 
 
 def _check_complex(program: Program, what: str, p: Tensor) -> None:
@@ -213,23 +215,24 @@ def flat(groups: Sequence[Mapping[str, Any]]) -> list[Tensor]:
 def make_members(program: Program, groups: Sequence[Mapping[str, Any]]) -> list[Member]:
     """All parameters of `groups` in order; one that appears twice counts once."""
     members: list[Member] = []
-    seen: set[Tensor] = set()
+    known: set[Tensor] = set()
     for group_index, group in enumerate(groups):
         names = group.get("param_names")
         for position, p in enumerate(group["params"]):
-            if p in seen:
+            if p in known:
                 continue
-            seen.add(p)
+            known.add(p)
+            seen = as_real(local(p))
             members.append(
                 Member(
                     p,
-                    as_real(p),
+                    seen,
                     len(members),
                     group_index,
                     position,
                     names[position] if names else None,
                     attributes_of(program, group, position),
-                    matrix_view(as_real(p).shape, program.view),
+                    matrix_view(seen.shape, program.view),
                 )
             )
     return members

@@ -20,6 +20,7 @@ from optdsl.runtime.cohorts import Cohort, Environment, Member, Sizes
 from optdsl.runtime.inputs import Inputs
 from optdsl.runtime.pairs import COMPLEX, as_complex, as_real, fits
 from optdsl.runtime.program import Program, State, Variant
+from optdsl.runtime.shards import alike, is_dtensor, local
 from optdsl.runtime.state import all_sizes, state_shape
 from optdsl.runtime.storage import Choice, compute_dtype
 from optdsl.runtime.stored import Codec, Part, Parts
@@ -130,6 +131,8 @@ class Holdings:
         """How p of `member` is kept, and its tensors, made if need be."""
         own, codec = member.p.detach(), self.choice.of_parameter(member.p.dtype)
         holder, (_, *rest) = self.table[member.own], codec.layout(tuple(own.shape))
+        if rest and is_dtensor(member.own):
+            self._check_numbers(member, "the rounding", 1 + len(rest), own)
         if rest and not any(self._found(holder, part.beside) is not None for part in rest):
             beside = [torch.empty(e.shape, dtype=e.dtype, device=own.device) for e in rest]
             codec.save(own.to(torch.float32), [own.clone(), *beside])
@@ -185,6 +188,7 @@ class Holdings:
         if not isinstance(found, Tensor):
             made = self._made.get((id(holder), key))
             found = made[2] if made else None
+        found = None if found is None else local(found)
         return as_real(found) if found is not None and fits(found) else found
 
     def shape(
@@ -228,8 +232,19 @@ class Holdings:
         self.codec(state, member).save(values, list(made.values()))
         main = made[state.key]
         if member.own.is_complex() and state.domain == "full" and main.dtype in COMPLEX.values():
-            made[state.key] = as_complex(main, member.own.shape)
+            made[state.key] = as_complex(main, local(member.own).shape)
+        if state.domain == "full" and is_dtensor(member.own):
+            self._check_numbers(member, f"state {state.key!r}", len(layout), main)
+            made[state.key] = alike(member.own, made[state.key])
         return made
+
+    def _check_numbers(self, member: Member, what: str, tensors: int, main: Tensor) -> None:
+        """Raises ValueError for what is not kept as a number an element."""
+        if tensors > 1 or main.shape != member.p.shape:
+            raise ValueError(
+                f"{self.program.name}: {what} of {describe(member)} cannot be kept so: it is a "
+                "DTensor, of which each element is kept as one number"
+            )
 
     def _checked_part(self, member: Member, key: str, part: Part, found: Tensor | None) -> Tensor:
         needed = f"{self.program.name} needs {part.dtype} {list(part.shape)} on {member.p.device}"

@@ -221,6 +221,7 @@ class Program:
     hosted: tuple[str, ...] = ()
     coupled: tuple[str, ...] = ()
     unpaired: str = ""
+    whole: str = ""
     host_states: tuple[tuple[str, str], ...] = ()
     advance: Callable[[Any, Any], dict[str, float]] = unchanged
     reports: tuple[str, ...] = ()

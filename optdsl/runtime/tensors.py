@@ -26,10 +26,12 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from optdsl.runtime.native import NativeError, build
+from optdsl.runtime.shards import dtensor, locals_of
 from optdsl.runtime.tables import Ints
 
 PLAIN = (Tensor, Parameter)
-"""Types whose gradient is what autograd holds: a subclass may answer otherwise."""
+"""Types whose gradient is what autograd holds: a subclass may answer otherwise, but for DTensors,
+which are known."""
 
 SYMBOLS = {
     "libc10": ("_ZNK3c1010TensorImpl4gradEv",),
@@ -38,6 +40,7 @@ SYMBOLS = {
         "aoti_torch_get_dtype",
         "aoti_torch_get_layout",
         "aoti_torch_is_contiguous",
+        "aoti_torch_get_numel",
         "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE",
     ),
 }
@@ -57,18 +60,20 @@ class Direct(NamedTuple):
 class Tensors:
     """Tensors that C may ask: kept alive, and the addresses of their Python objects."""
 
-    __slots__ = ("_asked", "count", "direct", "objects", "tensors")
+    __slots__ = ("_asked", "count", "cut", "direct", "objects", "tensors")
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors = list(tensors)
         self.count = len(self.tensors)
         self.objects: Ints = np.array(list(map(id, self.tensors)), np.int64)
-        self.direct = direct() if all(type(each) in PLAIN for each in self.tensors) else None
+        kinds = set(map(type, self.tensors))
+        self.cut = len(kinds) == 1 and dtensor() in kinds
+        self.direct = direct() if self.cut or kinds.issubset(PLAIN) else None
         self._asked = (self.count, address(self.objects))
 
     def addresses(self) -> Ints:
         """Where they lie."""
-        return np.fromiter(map(Tensor.data_ptr, self.tensors), np.int64, self.count)
+        return np.fromiter(map(Tensor.data_ptr, locals_of(self.tensors)), np.int64, self.count)
 
     def written(self) -> None:
         """Tells autograd that kernels changed their values by address: it then refuses a stale
@@ -92,14 +97,18 @@ class Listing:
         self._ends: Ints = np.cumsum([len(group["params"]) for group in groups], dtype=np.int64)
         self._known: Ints = np.array(list(map(id, groups)), np.int64)
         once = len(listed) == tensors.count and all(map(operator.is_, listed, tensors.tensors))
-        self._direct = tensors.direct if once else None
+        local = offset_of_local(tensors.tensors) if tensors.cut else 0
+        self._direct = tensors.direct if once and local is not None else None
         self._gradients = np.zeros(tensors.count, np.int64)
         objects, places = address(tensors.objects), address(self.places)
         self._groups_asked = (
             *("params", len(groups), address(self._known), address(self._ends)),
-            *(objects, places),
+            *(objects, places, local),
         )
-        self._gradients_asked = tensors.count, objects, places, address(self._gradients)
+        self._gradients_asked = (
+            *(tensors.count, objects, "grad"),
+            *(places, address(self._gradients), local),
+        )
 
     @property
     def asks_directly(self) -> bool:
@@ -169,10 +178,14 @@ def _tried(library: Any, symbols: Sequence[int | None]) -> Direct | None:
         return None
     grad = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(cast(int, symbols[0]))
     undefined = ctypes.c_void_p.from_address(grad(without._cdata)).value
-    table = (ctypes.c_void_p * 8)(*symbols, undefined, offset)
+    table = (ctypes.c_void_p * 9)(*symbols, undefined, offset)
     pointer, number, python = ctypes.c_void_p, ctypes.c_longlong, ctypes.py_object
-    moved = _function(library.optdsl_moved, pointer, python, python, number, *(4 * [pointer]))
-    gradients = _function(library.optdsl_gradients, pointer, number, *(3 * [pointer]))
+    tables = 4 * [pointer]
+    moved = _function(library.optdsl_moved, pointer, python, python, number, *tables, number)
+    gradients = _function(
+        *(library.optdsl_gradients, pointer, number),
+        *(pointer, python, pointer, pointer, number),
+    )
     written = _function(library.optdsl_written, pointer, number, pointer)
     found = Direct(moved, gradients, written, ctypes.addressof(table), (library, table))
     return found if _agrees(found, [(without, False), (transposed, False), (usual, True)]) else None
@@ -189,7 +202,8 @@ def _agrees(found: Direct, cases: Sequence[tuple[Parameter, bool]]) -> bool:
         objects, places, gradients = (np.zeros(1, np.int64) for _ in range(3))
         objects[0], places[0] = id(p), p.data_ptr()
         asked = found.torch, 1, address(objects)
-        if found.gradients(*asked, address(places), address(gradients)) != (not taken):
+        tables = address(places), address(gradients)
+        if found.gradients(*asked, "grad", *tables, 0) != (not taken):
             return False
         if taken and gradients[0] != cast(Tensor, p.grad).data_ptr():
             return False
@@ -202,9 +216,19 @@ def _agrees(found: Direct, cases: Sequence[tuple[Parameter, bool]]) -> bool:
 
 def _offset(tensors: Sequence[Tensor]) -> int | None:
     """Where in a Python tensor the address of torch's own stands."""
+    return _standing(tensors, [each._cdata for each in tensors])
+
+
+def offset_of_local(tensors: Sequence[Tensor]) -> int | None:
+    """Where in a DTensor the address of the tensor stands that lies here."""
+    return _standing(tensors, list(map(id, locals_of(tensors))))
+
+
+def _standing(tensors: Sequence[Tensor], wanted: Sequence[int]) -> int | None:
+    """Where in the objects of `tensors`, all of one type, the words `wanted` stand."""
     size = ctypes.sizeof(ctypes.c_void_p)
-    for offset in range(0, Tensor.__basicsize__, size):
+    for offset in range(2 * size, type(tensors[0]).__basicsize__, size):
         words = [ctypes.c_size_t.from_address(id(each) + offset).value for each in tensors]
-        if words == [each._cdata for each in tensors]:
+        if words == list(wanted):
             return offset
     return None

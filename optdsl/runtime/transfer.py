@@ -19,6 +19,7 @@ from optdsl.runtime.cohorts import Environment, Member
 from optdsl.runtime.holdings import Holdings, describe
 from optdsl.runtime.pairs import as_real
 from optdsl.runtime.program import State
+from optdsl.runtime.shards import local
 from optdsl.runtime.storage import BLOCKS
 from optdsl.runtime.stored import SCALE, BlockCodec
 
@@ -70,6 +71,7 @@ def fitted(
 
     Raises ValueError for what has another shape, or a scale that does not fit its codes.
     """
+    entry = {key: local(each) if isinstance(each, Tensor) else each for key, each in entry.items()}
     shape, value = holdings.shape(state, member, h, e), entry[state.key]
     try:
         codec = saved_as(state, shape, entry)
@@ -78,7 +80,7 @@ def fitted(
     if codec is None:
         paired = member.own.is_complex() and state.domain == "full"
         if paired and isinstance(value, Tensor) and value.is_complex():
-            _expect(member, state.key, value, tuple(member.own.shape), None)
+            _expect(member, state.key, value, tuple(local(member.own).shape), None)
             value = as_real(value.detach().resolve_conj().resolve_neg().contiguous())
         _expect(member, state.key, value, shape, None)
         if not value.is_floating_point():
