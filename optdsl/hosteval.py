@@ -13,6 +13,7 @@ from typing import Any
 
 from optdsl.ir.fold import host_function
 from optdsl.ir.nodes import Rule, Value
+from optdsl.order import axis_sizes
 from optdsl.types import BATCH
 
 STEADY = 1_000_003
@@ -23,8 +24,8 @@ MIDDLE = {"rand": 0.5, "randn": 0.0, "exponential": 1.0}
 
 @dataclass(frozen=True)
 class Facts:
-    """A parameter, which is `batch` matrices of `shape`, its group's hyperparameters, the numbers
-    `kept` of the group on the host, and the step."""
+    """A parameter, which is `batch` matrices of `shape` and has `axes` of its own, its group's
+    hyperparameters, the numbers `kept` of the group on the host, and the step."""
 
     hypers: Mapping[str, Any]
     attributes: Mapping[str, Any]
@@ -35,6 +36,7 @@ class Facts:
     ndim: int = 2
     batch: int = 1
     kept: Mapping[str, float] = field(default_factory=dict)
+    axes: tuple[int, ...] = ()
     sizes: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,6 +49,7 @@ class Facts:
             "numel": self.batch * rows * cols,
             "ndim": self.ndim,
             BATCH: self.batch,
+            **axis_sizes(self.axes or (rows, cols)),
         }
         object.__setattr__(self, "sizes", sizes)
 

@@ -214,6 +214,7 @@ class _Counter:
             name=member.name or "",
             ndim=sizes.ndim,
             batch=sizes.batch,
+            axes=tuple(member.p.shape),
         )
 
     def _present(self, facts: Facts) -> Iterator[StateDecl]:

@@ -298,6 +298,14 @@ _MATRICES = [
         "order.reshape({0}, {n}, {m})", error=0.0,
     ),
     _matrix(
+        "unfold", 1, "the matrix of one axis of the tensor by all others",
+        "order.unfold({0}, {n}, {m})", error=0.0,
+    ),
+    _matrix(
+        "fold", 1, "back from the matrix of one axis", "order.fold({0}, {n}, {m}, rows, cols)",
+        error=0.0,
+    ),
+    _matrix(
         "kth_smallest", 2, "the k-th smallest element, from 1",
         "order.kth_smallest({0}, {1}, {dims})", flops=20, error=0.0,
     ),
@@ -331,7 +339,8 @@ _LEAVES = [
     _leaf("t", "the number of this update of this parameter, from 1"),
     _leaf("steps", "the number of this step of the group, from 1"),
     _leaf(
-        "size", "a size of p's matrix view; attribute name: rows cols short long numel ndim batch"
+        "size", "a size of p's matrix view; attribute name: rows cols short long numel ndim batch "
+        "and those of the axes behind the first"
     ),
     _leaf("lead_size", "the size of a named axis; attribute name"),
     _leaf("first", "whether this step creates the state; attribute name"),

@@ -8,9 +8,22 @@ Relies on: torch. Used by the interpreter and by generated code alike.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+AXES = 5
+"""Axes of a tensor that are told apart: those of a convolution in three dimensions. What follows
+counts to the fifth."""
+AXIS_SIZES = tuple(f"axis{number}" for number in range(1, AXES))
+"""What the sizes of the axes behind the first, which is that of the rows, are called."""
+
+
+def axis_sizes(shape: Sequence[int]) -> dict[str, int]:
+    """The sizes of the axes behind the first by name; 1 for one that is not there."""
+    sizes = [*shape[1 : AXES - 1], math.prod(shape[AXES - 1 :])]
+    return dict(zip(AXIS_SIZES, [*sizes, *[1] * AXES], strict=False))
 
 
 def argsort(x: Tensor, dim: int, first: int | None = None) -> Tensor:
@@ -69,6 +82,18 @@ def reshape(x: Tensor, n: int, m: int) -> Tensor:
     if missing > 0:
         flat = torch.cat([flat, flat.new_full((*flat.shape[:-1], missing), torch.nan)], -1)
     return flat.narrow(-1, 0, n * m).reshape(*flat.shape[:-1], n, m)
+
+
+def unfold(x: Tensor, n: int, m: int) -> Tensor:
+    """The matrix [m, k] of an axis of m entries by all others: n are those before it."""
+    whole = x.reshape(*x.shape[:-2], n, m, x.shape[-2] * x.shape[-1] // max(1, n * m))
+    return whole.movedim(-2, -3).flatten(-2)
+
+
+def fold(x: Tensor, n: int, m: int, rows: int, cols: int) -> Tensor:
+    """What `unfold` made, as it was: [rows, cols]."""
+    whole = x.reshape(*x.shape[:-2], m, n, x.shape[-1] // max(1, n))
+    return whole.movedim(-3, -2).reshape(*x.shape[:-2], rows, cols)
 
 
 def _places(i: Tensor, size: int) -> tuple[Tensor, Tensor]:

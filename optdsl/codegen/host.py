@@ -145,8 +145,8 @@ class Host:
         return _function("advance(h, e)", doc, "\n".join(script.lines))
 
     def belongs(self) -> str:
-        """Which of several states with one key a parameter can have: where they are declared are
-        conditions that are settled when it is added, and of which one holds for it at most."""
+        """Which of these states a parameter can have: where they are declared are conditions that
+        are settled when it is added, and that of several with one key one at most meets."""
         script = self._script(_no_name, "name", "h", "e")
         for state in rivals(self.plan):
             settled = [each for each in state.scope if is_settled(each[0])]
@@ -165,7 +165,7 @@ class Host:
                     script.add(f"    {'and ' * (number > 0)}{part}")
                 script.add(")")
         script.add("return True")
-        doc = "Whether a parameter can have the state `name`, of several with one key."
+        doc = "Whether a parameter can have the state `name`, which others may not have."
         return _function("belongs(name, h, e)", doc, "\n".join(script.lines))
 
     def dims(self) -> str:
@@ -237,9 +237,14 @@ def _is_zero(value: Value) -> bool:
 
 
 def rivals(plan: Plan) -> list[StateDecl]:
-    """The states whose key another state has, too."""
+    """The states whose key another state has, too, and those of axes that not all tensors have."""
     keys = Counter(state.key for state in plan.rule.states)
-    return [state for state in plan.rule.states if keys[state.key] > 1]
+    scopes = {state.name: state.scope for state in plan.rule.states}
+    return [
+        state
+        for state in plan.rule.states
+        if keys[state.key] > 1 or state.scope != scopes[state.birth]
+    ]
 
 
 def unsupported(value: Value, rule: str) -> Exception:

@@ -19,11 +19,12 @@ from optdsl.codegen.script import Script, Text
 from optdsl.diagnostics import InternalError
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
+from optdsl.order import AXIS_SIZES
 from optdsl.schedule.plan import LibraryPass, Plan
 from optdsl.types import BATCH, Dim, DType, Instances, Shape
 
 PARAMETERS = ("inputs", "scalars", "results", "sizes")
-SIZES = ("rows", "cols", "short", "long", "numel", "batch", "ndim")
+SIZES = ("rows", "cols", "short", "long", "numel", "batch", "ndim", *AXIS_SIZES)
 
 
 @dataclass
@@ -109,7 +110,9 @@ class Library:
                 return entry if value.args[0].type.shape.lead else f"{entry}.unsqueeze(-1)"
             case "put_index":
                 return self._put(value, text)
-            case "argsort" | "take" | "put" | "flip" | "reshape" | "kth_smallest":
+            case "argsort" | "take" | "put" | "flip" | "kth_smallest":
+                return self._ordered(value, text)
+            case "reshape" | "unfold" | "fold":
                 return self._ordered(value, text)
         kind = OPS[value.op].kind
         if kind is Kind.RANDOM and value.attr("over") is None:

@@ -13,8 +13,8 @@ CODES: tuple[Code, ...] = (
         name="not-yet",
         title="A word that is kept for a later version",
         text="""\
-The name is known and its meaning is settled, but this version does not have it: `for axis in axes`,
-reductions over `blocks = n` and over what `where =` names, inputs `on host`, `host(x)`.
+The name is known and its meaning is settled, but this version does not have it: reductions over
+`blocks = n` and over what `where =` names, inputs `on host`, `host(x)`.
 It is an error and not an unknown function, so that no rule means something else in a later version.
 """,
         wrong="""\

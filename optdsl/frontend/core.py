@@ -103,6 +103,9 @@ class Core:
     loop_depth: int = 0
     unrolled_depth: int = 0
     turns: tuple[Value, ...] = ()
+    axis: int | None = None
+    axis_conditions: set[Value] = field(default_factory=set)
+    axis_states: dict[Key, dict[str, StateSlot]] = field(default_factory=dict)
     sites: dict[Key, int] = field(default_factory=dict)
     hypers: dict[str, Hyper] = field(default_factory=dict)
     hyper_owners: dict[str, RuleFrame] = field(default_factory=dict)

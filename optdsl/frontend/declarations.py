@@ -199,7 +199,9 @@ class Declarations(Calls):
             start = self.emit.broadcast(initial, type_, item.span)
             current = self.emit.choose(self.first(name), start, current, item.span)
         self.store[("state", name)] = current
-        self.store[self.frame.local(item.name)] = StateSlot(name)
+        self.store[self.frame.local(item.name)] = slot = StateSlot(name)
+        if self.axis is not None:
+            self.axis_states.setdefault((self.frame.number, self.axis), {})[item.name] = slot
 
     def _host_state(self, item: ast.StateItem) -> None:
         raise AssertionError("host_states.py defines it")
@@ -259,12 +261,17 @@ class Declarations(Calls):
             )
 
     def _birth(self, name: str, type_: Type) -> str:
-        """States whose first values the rule works out at one place are born together."""
+        """States whose first values the rule works out at one place are born together, those of
+        all axes of a loop among them."""
         for other in self.states.values():
-            same_place = other.scope == self.path and other.type.instances is type_.instances
-            if other.initial is None and same_place:
+            same_place = self._beside_axes(other.scope) == self._beside_axes(self.path)
+            if other.initial is None and same_place and other.type.instances is type_.instances:
                 return other.birth
         return name
+
+    def _beside_axes(self, scope: Scope) -> Scope:
+        """`scope` without the conditions that say whether there is an axis."""
+        return tuple(each for each in scope if each[0] not in self.axis_conditions)
 
     def _unique(self, name: str) -> str:
         unique, count = name, 2
@@ -273,7 +280,12 @@ class Declarations(Calls):
         return unique
 
     def _state_key(self, item: ast.StateItem, unique: str) -> str:
-        """The key in `state_dict()`; of several inner rules each has its own name before it."""
+        """The key in `state_dict()`; of several inner rules each has its own name before it, of
+        several axes its number behind it."""
+        key = self._plain_key(item, unique)
+        return key if self.axis is None else f"{key}.{self.axis}"
+
+    def _plain_key(self, item: ast.StateItem, unique: str) -> str:
         prefix = self.frame.rule.prefix
         if item.key is not None:
             return prefix + item.key

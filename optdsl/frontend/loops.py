@@ -61,8 +61,6 @@ class Loops(HostStates):
         iterable = stmt.iterable
         if isinstance(iterable, ast.Call) and iterable.function == "range":
             return self._range(stmt, iterable)
-        if isinstance(iterable, ast.Name) and iterable.name == "axes":
-            self.fail("E501", "`for axis in axes` is not in this version", iterable.span)
         items = self.evaluate(iterable)
         if not isinstance(items, tuple):
             self.fail("E317", "`for` takes a tuple or range(n)", iterable.span)

@@ -1,6 +1,6 @@
 """Primitives of the language: reductions, elementwise functions, draws, the model.
 
-Input: a call of a primitive. Output: its value. Relies on: ordering; statements say which state
+Input: a call of a primitive. Output: its value. Relies on: folding; statements say which state
 a name is (`state_of`). Does not do: functions written in the language (calls.py), typing (emit).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from optdsl.frontend.arguments import Keywords
 from optdsl.frontend.bindings import Binding, Dims
 from optdsl.frontend.core import is_none
-from optdsl.frontend.ordering import Ordering
+from optdsl.frontend.folding import Folding
 from optdsl.hostmath import site_in_pass
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
@@ -42,14 +42,14 @@ ELEMENTWISE = frozenset(
 REDUCTIONS = {"sum": "sum", "max": "max_of", "min": "min_of"}
 # fmt: off
 LATER = frozenset({
-    "permutation_rank", "gram", "along", "push", "norm2", "minmax01",
+    "permutation_rank", "push", "norm2", "minmax01",
     "host",
 })
 # fmt: on
 """Functions that the language keeps for a later version."""
 
 
-class Primitives(Ordering):
+class Primitives(Folding):
     # ------------------------------------------------------------ elementwise and reductions
 
     def _elementwise(self, call: ast.Call) -> Binding:
@@ -129,21 +129,6 @@ class Primitives(Ordering):
         if axis == "workers":
             return self.emit.leaf("workers", Instances.RUN, Place.HOST, DType.INT)
         return self.emit.leaf("lead_size", Instances.RUN, Place.HOST, DType.INT, name=axis)
-
-    # ------------------------------------------------------------ shapes and matrices
-
-    def _call_size(self, call: ast.Call) -> Binding:
-        args, _ = self.arguments(call, 2, 2)
-        axis = self._axis(args[1], call.span)
-        if axis is None:
-            self.fail("E307", "`size` takes an axis: 0, 1 or the name of a leading one", call.span)
-        return self._count_here(self.as_value(args[0], call.span).type.shape, axis, call.span)
-
-    def _call_len(self, call: ast.Call) -> Binding:
-        args, _ = self.arguments(call, 1, 1)
-        if not isinstance(args[0], tuple):
-            self.fail("E308", "`len` takes a tuple", call.span)
-        return self.emit.const(len(args[0]))
 
     # ------------------------------------------------------------ draws, closures, states
 

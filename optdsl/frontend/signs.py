@@ -16,17 +16,19 @@ from typing import Any
 from optdsl.ir.fold import host_function
 from optdsl.ir.nodes import Rule, Value, reachable
 from optdsl.ops import OPS, Kind
+from optdsl.order import axis_sizes
 
 SAMPLES = (1, 2, 1000)
 """Steps at which host numbers are looked at."""
 SIZES = {"rows": 8, "cols": 6, "short": 6, "long": 8, "numel": 48, "ndim": 2, "batch": 1}
+SIZES |= axis_sizes((8, 6))
 
 POSITIVE, NONNEGATIVE, ANY = 2, 1, 0
 # fmt: off
 KEEP = frozenset({
     "pow", "sum", "max_of", "min_of", "full", "index", "transpose", "diag", "wide", "unwide",
-    "tall", "untall", "take", "flip", "reshape", "kth_smallest", "gather", "to_host", "worker_sum",
-    "worker_max", "worker_min",
+    "tall", "untall", "unfold", "fold", "take", "flip", "reshape", "kth_smallest", "gather",
+    "to_host", "worker_sum", "worker_max", "worker_min",
 })
 # fmt: on
 """Operations whose result has the sign of their first operand."""

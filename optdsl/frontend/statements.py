@@ -1,16 +1,17 @@
 """Statements: bodies, assignments, branches.
 
-Input: the statements of a body. Output: the values that names have after it. Relies on: loops.
+Input: the statements of a body. Output: the values that names have after it. Relies on: axes.
 Does not do: `step`, `use` (rules.py defines `run_rule`).
 """
 
 from __future__ import annotations
 
 from optdsl.diagnostics import InternalError
+from optdsl.frontend.axes import Axes
 from optdsl.frontend.bindings import Binding, Reported, Undefined
 from optdsl.frontend.core import STATEMENTS, P, StateSlot
 from optdsl.frontend.expressions import RESERVED
-from optdsl.frontend.loops import Loops, assigned, titled
+from optdsl.frontend.loops import assigned, titled
 from optdsl.frontend.shapes import is_settled
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
@@ -31,7 +32,7 @@ RULE_ONLY = {
 """Statements that no function has."""
 
 
-class Statements(Loops):
+class Statements(Axes):
     def run_body(self, body: tuple[ast.Stmt, ...], span: Span) -> Binding | None:
         """Run the statements of a function; the value of `return`, if one was reached."""
         for position, stmt in enumerate(body):

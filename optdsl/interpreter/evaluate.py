@@ -39,7 +39,7 @@ def torch_function(op: str) -> Callable[..., Tensor]:
     attributes = re.findall(r"\{(\w+)\}", text)
     text = re.sub(r"\{(\w+)\}", r"\1", text)
     function: Callable[..., Tensor] = eval(
-        f"lambda {', '.join([*names, 'rows', 'cols', *attributes])}: {text}",
+        f"lambda {', '.join([*names, 'rows', 'cols', *attributes])}, **_: {text}",
         {"torch": torch, "linalg": linalg, "order": order},
     )
     return function

@@ -17,6 +17,7 @@ from optdsl import draws
 from optdsl.hostmath import site_in_pass
 from optdsl.interpreter.members import Closure, Member, matrix_sizes
 from optdsl.ir.nodes import Rule, StateDecl, Value
+from optdsl.order import axis_sizes
 from optdsl.types import BATCH, Dim, Instances, Place, Shape
 
 
@@ -51,6 +52,7 @@ class Leaves:
             "numel": p.numel(),
             "ndim": p.dim(),
             BATCH: batch,
+            **axis_sizes(p.shape),
         }
         if dim in sizes:
             return sizes[dim]

@@ -7,7 +7,13 @@ Does not do: the parts of a decomposition, whose sizes the front end names (fron
 from __future__ import annotations
 
 from optdsl.ir.nodes import Value
+from optdsl.order import AXIS_SIZES
 from optdsl.types import BATCH, Dim, Shape, join_shape
+
+SIZES = frozenset({"rows", "cols", "short", "long", "numel", "ndim", BATCH, *AXIS_SIZES})
+"""Sizes of a parameter."""
+DIMENSIONS = SIZES | {"workers"}
+"""What a shape may have besides literals and what a rule names."""
 
 PARTS = {"qr": 2, "eigh": 2, "svd": 3}
 """How many values a decomposition has."""
@@ -35,6 +41,10 @@ def matrix_shape(value: Value) -> Shape | None:
         return first
     if value.op == "reshape":
         return Shape(first.lead, value.attr("n"), value.attr("m"))
+    if value.op in ("unfold", "fold"):
+        ends = Shape((), "rows", "cols"), Shape((), value.attr("m"), value.attr("others"))
+        before, after = ends if value.op == "unfold" else ends[::-1]
+        return after if first == before else None
     if value.op == "argsort":
         return resized(first, value.attr("dim"), value.attr("first"))
     if value.op in ("take", "put"):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optdsl.diagnostics import InternalError
-from optdsl.ir.matrices import PARTS, matrix_shape
+from optdsl.ir.matrices import DIMENSIONS, PARTS, SIZES, matrix_shape
 from optdsl.ir.nodes import LoopBody, Rule, Scope, StateDecl, Value, operands, reachable
 from optdsl.ir.text import type_text
 from optdsl.ops import OPS, Kind, Op, Result
@@ -33,8 +33,6 @@ from optdsl.types import (
 )
 
 SHOWN = 5  # faults in one message
-SIZES = frozenset({"rows", "cols", "short", "long", "numel", "ndim", BATCH})
-DIMENSIONS = SIZES | {"workers"}
 
 _BY_KIND = {
     Kind.MAP: frozenset[str](),
@@ -64,6 +62,8 @@ _BY_NAME = {
     "put": {"dim"},
     "flip": {"dims"},
     "reshape": {"n", "m"},
+    "unfold": {"n", "m", "others"},
+    "fold": {"n", "m", "others"},
     "kth_smallest": {"dims"},
     "part": {"index"},
 }

@@ -21,17 +21,20 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from optdsl.draws import draw
+from optdsl.order import AXIS_SIZES, axis_sizes
 from optdsl.runtime.program import Program
 
 
 class Sizes(NamedTuple):
-    """A parameter's matrix view: `batch` matrices of [rows, cols]."""
+    """A parameter's matrix view: `batch` matrices of [rows, cols]; `axes` are those of its axes
+    behind the first."""
 
     numel: int
     rows: int
     cols: int
     batch: int
     ndim: int
+    axes: tuple[int, ...] = (1,) * len(AXIS_SIZES)
 
     def elements(self, domain: str) -> int:
         """How many elements a buffer of `domain` has; one for group and all."""
@@ -51,6 +54,7 @@ class Sizes(NamedTuple):
             "ndim": self.ndim,
             "short": min(self.rows, self.cols),
             "long": max(self.rows, self.cols),
+            **dict(zip(AXIS_SIZES, self.axes, strict=True)),
         }
 
 
@@ -61,11 +65,12 @@ ONE = Sizes(1, 1, 1, 1, 0)
 def matrix_view(shape: Sequence[int], view: str) -> Sizes:
     """`view` is rows (dimension 0 against the rest), last (the last two) or flat ([numel, 1])."""
     numel, ndim = math.prod(shape), len(shape)
+    axes = tuple(axis_sizes(shape).values())
     if ndim <= 1 or view == "flat":
-        return Sizes(numel, numel, 1, 1, ndim)
+        return Sizes(numel, numel, 1, 1, ndim, axes)
     if view == "last":
-        return Sizes(numel, shape[-2], shape[-1], math.prod(shape[:-2]), ndim)
-    return Sizes(numel, shape[0], math.prod(shape[1:]), 1, ndim)
+        return Sizes(numel, shape[-2], shape[-1], math.prod(shape[:-2]), ndim, axes)
+    return Sizes(numel, shape[0], math.prod(shape[1:]), 1, ndim, axes)
 
 
 @dataclass(eq=False, slots=True)
@@ -88,6 +93,7 @@ class Environment:
     """`e` of the host functions: what they may read besides the hyperparameters."""
 
     __slots__ = (
+        *AXIS_SIZES,
         "attributes",
         "axes",
         "batch",
@@ -112,6 +118,8 @@ class Environment:
         self.numel, self.ndim, self.batch = sizes.numel, sizes.ndim, sizes.batch
         self.rows, self.cols = sizes.rows, sizes.cols
         self.short, self.long = min(sizes.rows, sizes.cols), max(sizes.rows, sizes.cols)
+        for name, number in zip(AXIS_SIZES, sizes.axes, strict=True):
+            setattr(self, name, number)
         self.name = member.name or ""
         self.attributes = member.attributes
         self.axes: Mapping[str, int] = {}
@@ -166,6 +174,7 @@ _FACTS: dict[str, Callable[[Member], Any]] = {
     "batch": lambda member: member.sizes.batch,
     "name": lambda member: member.name,
     "attributes": lambda member: tuple(sorted(member.attributes.items())),
+    **dict.fromkeys(AXIS_SIZES, lambda member: member.sizes.axes),
 }
 
 

@@ -205,7 +205,6 @@ p = s
         ("for a, b in range(3):\n    g = 2 * g\np -= lr * g", "E317"),
         ("for a, b in ((1, 2), 3):\n    g = a * b * g\np -= lr * g", "E317"),
         ("for a in g:\n    g = a * g\np -= lr * g", "E317"),
-        ("for axis in axes:\n    g = 2 * g\np -= lr * g", "E501"),
         ("repeat 3:\n    y = g\np -= lr * y", "E203"),
         ("for k in range(3):\n    g = k * g\np -= lr * k * g", "E203"),
         ("for k in range(n):\n    g = k * g\np -= lr * k * g", "E203"),
