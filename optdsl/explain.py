@@ -221,11 +221,11 @@ class _Variant:
         )
 
     def _launches(self) -> int:
-        """Kernels of one class of parameters on a GPU; a stage's reductions are finished by one
-        launch, those over parameters by one more. Matrix work comes on top."""
+        """Kernels of one class of parameters on a GPU; a stage's sums are finished by one launch,
+        those of columns by another, those over parameters by one more. Matrix work comes on top."""
         kernels = [each for each in self.variant.passes if isinstance(each, KernelPass)]
         reductions = {(each.stage, r.domain) for each in kernels for r in each.reductions}
-        finished = {stage for stage, _ in reductions}
+        finished = {(stage, domain is Domain.COL) for stage, domain in reductions}
         shared = {s for s, domain in reductions if domain in (Domain.GROUP, Domain.ALL)}
         return len(kernels) + len(finished) + len(shared)
 

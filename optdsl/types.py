@@ -175,7 +175,7 @@ STORAGE_BYTES = {
     Storage.FLOAT32: 4.0,
     Storage.BF16: 2.0,
     Storage.FP16: 2.0,
-    Storage.FP8: 1.0,
+    Storage.FP8: 1.0 + 4.0 / 256,
     Storage.INT8: 1.0 + 4.0 / 256,
     Storage.INT4: 0.5 + 4.0 / 128,
 }

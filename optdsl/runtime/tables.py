@@ -48,6 +48,10 @@ class Cutting:
         flat, rows = min(self.flat, PACKED), min(self.row_elements, PACKED)
         return replace(self, flat=flat, row_elements=rows, multiple=LARGEST_BLOCK)
 
+    def rows(self, cols: int) -> int:
+        """Rows of a task whose columns are not summed."""
+        return max(1, -(-self.row_elements // cols))
+
     def elements(self, kernel: Kernel) -> int:
         """Elements of a task of the flat pass `kernel`."""
         return self.flat
@@ -281,7 +285,7 @@ def pieces(kernel: Kernel, sizes: Sizes, cutting: Cutting) -> tuple[Ints, Ints]:
     domains = {each.domain for each in kernel.reductions}
     if kernel.layout == "rows":
         matrices, units = sizes.batch, sizes.rows
-        chunk = max(1, -(-cutting.row_elements // sizes.cols))
+        chunk = cutting.rows(sizes.cols)
         if "col" in domains:
             chunk = max(chunk, cutting.column_rows)
         unit = cutting.multiple // math.gcd(cutting.multiple, sizes.cols)

@@ -72,6 +72,10 @@ class _Blocks(Cutting):
     def elements(self, kernel: Kernel) -> int:
         return block_of(kernel)
 
+    def rows(self, cols: int) -> int:
+        """As many as fill a tile, which is a power of two wide."""
+        return max(1, self.row_elements // int(_powers(np.array(cols))))
+
     def packed(self, *, blocks: bool) -> Cutting:
         """With codes, tiles are as wide as a block of them, and so less high."""
         return replace(self, column_rows=CODED_ROWS) if blocks else self
@@ -324,7 +328,11 @@ def _tiles(
             f"{MOST_COLUMNS} at most"
         )
     aligned = owner.aligned & (cols % 16 == 0)
-    height, width = _powers(rows), _powers(cols)
+    summed = any(each.domain == "col" for each in launch.kernel.reductions)
+    least = (CODED_ROWS if coded else COLUMN_ROWS) if summed else 1
+    # Of the columns alone: tensors of few rows, and last tasks, are no kernels of their own.
+    width = np.minimum(_powers(cols), TILE)
+    height = np.maximum(_powers(rows), np.maximum(TILE // width, least))
     width = np.minimum(width, np.maximum(LARGEST_BLOCK if coded else 16, TILE // height))
     keys = np.stack([height, width, aligned.astype(np.int64)], axis=1)
     for key in np.unique(keys, axis=0):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import importlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any
 from optdsl.codegen.prologue import triton_source
 from optdsl.types import Storage
 from tests.triton.addressing import narrow
+from tests.triton.moving import moved
 from tests.triton.sources import plan_of
 
 TARGETS = {
@@ -45,7 +47,8 @@ DTYPES["fp64"] = ("float64", 8)
 class Job:
     """One compilation. `source` names what defines the kernels: RUNTIME, or see `plan_of`. `tile`
     is (BLOCK,) or (ROWS, BLOCK), of the finish (COUNT, WIDTH); `operands` as runtime/triton.py has
-    it; `kept` are the codecs of buffers that do not lie as the rule says."""
+    it; `kept` are codecs of buffers that the rule does not say. With `moves` nothing but what the
+    kernel moves is asked for."""
 
     source: str
     kernel: str
@@ -55,13 +58,14 @@ class Job:
     tile: tuple[int, ...]
     operands: int = 4
     kept: tuple[tuple[str, str], ...] = ()
+    moves: bool = False
 
 
 @dataclass
 class Finding:
     """`loads` and `stores`: accesses of global memory by their bits; `local`: bytes of stack and
-    spills; `approximate`: instructions that do not round to nearest; `narrow`: what addressing.py
-    found."""
+    spills; `approximate`: instructions that do not round to nearest; `narrow` and `moved`: what
+    addressing.py and moving.py found."""
 
     job: Job
     warps: int
@@ -72,6 +76,7 @@ class Finding:
     approximate: list[str] = field(default_factory=list)
     fused: bool = False
     narrow: list[str] = field(default_factory=list)
+    moved: dict[str, float] = field(default_factory=dict)
 
 
 def compile_all(jobs: list[Job], python: str = sys.executable) -> list[Finding]:
@@ -142,6 +147,9 @@ def compile_one(job: Job, function: Any) -> Finding:
         attrs={(index,): [["tt.divisibility", 16]] for index in range(len(pointers))},
     )
     target = GPUTarget(*TARGETS[job.target])
+    if job.moves:
+        text = _ttir(source, target)
+        return Finding(job, 0, moved=moved(text, math.prod(job.tile)))
     kept = {value for name, value in constants.items() if name == "P" or name.endswith("_type")}
     hip = TARGETS[job.target][0] == "hip"
     options = options_of(kept, job.operands, hip=hip) if kept else OPTIONS
@@ -151,6 +159,23 @@ def compile_one(job: Job, function: Any) -> Finding:
         finding.narrow = narrow(compiled.asm["ttir"])
     (_read_ptx if "ptx" in compiled.asm else _read_amdgcn)(finding, compiled.asm)
     return finding
+
+
+def _ttir(source: Any, target: Any) -> str:
+    """The first text that the compiler makes of a kernel, and simplifies."""
+    from triton._C.libtriton import ir
+    from triton.compiler.compiler import make_backend
+
+    backend = make_backend(target)
+    options = backend.parse_options({})
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    implementation = backend.get_codegen_implementation(options)
+    module = source.make_ir(target, options, implementation, backend.get_module_map(), context)
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, options, source.language)
+    return str(stages["ttir"](module, {}))
 
 
 def storage_types(job: Job, own: tuple[Any, Any]) -> dict[str, Any]:

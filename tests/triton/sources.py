@@ -10,6 +10,7 @@ from optdsl.frontend.rules import lower_rule, rule_names
 from optdsl.frontend.scope import make_scope, read_source, zoo_folder
 from optdsl.schedule.make import make_plan
 from optdsl.schedule.plan import KernelPass, Plan, Variant
+from optdsl.schedule.storage import stored_as
 from tests import plans
 from tests.rules import CORE, interpreted
 
@@ -41,15 +42,16 @@ schedules can do, as `file/rule`."""
 
 @cache
 def plan_of(source: str) -> Plan:
-    """The plan of a name in HAND, ZOO or RULES."""
+    """The plan of a name in HAND, ZOO or RULES; of "RULE as STORAGE" with its states stored so."""
     if source in plans.PLANS:
         return plans.PLANS[source]()
+    source, _, storage = source.partition(" as ")
     stem, name = source.split("/")
     sink = Sink()
     rule = lower_rule(name, make_scope(read_source(FILES[stem]), sink, FILES[stem].parent), sink)
     sink.check()
     assert rule is not None
-    return make_plan(rule)
+    return make_plan(stored_as(rule, storage) if storage else rule)
 
 
 def kernels_of(source: str) -> list[tuple[Variant, KernelPass]]:

@@ -1,0 +1,63 @@
+"""What kernels load and store, counted in the text that the compiler makes of them, is what
+`explain` says that they move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from optdsl.explain import PassReport, explain_plan
+from optdsl.schedule.plan import Domain, Variant
+from tests.triton.compiling import Finding, Job, compile_all
+from tests.triton.judging import coded_jobs, jobs_of
+from tests.triton.sources import SHOWN, ZOO, kernels_of, plan_of
+
+
+def counted(finding: Finding, variant: Variant) -> dict[str, dict[str, float]]:
+    """Bytes an element of each buffer of p's size, with what lies beside it: "load", "store"."""
+    full = {each.name for each in variant.buffers if each.domain is Domain.FULL}
+    columns = [each.name for each in variant.buffers] + list(variant.stored)
+    found: dict[str, dict[str, float]] = {"load": {}, "store": {}}
+    for key, size in finding.moved.items():
+        what, column = key.split()
+        name = columns[int(column)]
+        if name in full:
+            found[what][name] = found[what].get(name, 0.0) + size
+    return found
+
+
+def said(report: PassReport) -> dict[str, dict[str, float]]:
+    moved = {"load": report.reads, "store": report.writes}
+    return {what: {e.name: e.bytes for e in each if e.bytes} for what, each in moved.items()}
+
+
+def differences(jobs: list[Job]) -> Iterator[str]:
+    for finding in compile_all([replace(job, moves=True) for job in jobs]):
+        job = finding.job
+        variant = next(v for v, kernel in kernels_of(job.source) if kernel.name == job.kernel)
+        reports = explain_plan(plan_of(job.source)).variants
+        report = next(e for v in reports for e in v.passes if e.name == job.kernel)
+        if counted(finding, variant) != said(report):
+            yield f"{job.kernel}: {counted(finding, variant)}, but said {said(report)}"
+
+
+def test_every_pass_moves_the_bytes_that_explain_says() -> None:
+    jobs = [job for source in SHOWN for job in jobs_of(source, "sm_90", "fp32", aligned=True)]
+    assert not list(differences(jobs))
+
+
+@pytest.mark.slow
+def test_every_shipped_pass_moves_the_bytes_that_explain_says() -> None:
+    jobs = [job for source in ZOO for job in jobs_of(source, "sm_90", "fp32", aligned=True)]
+    assert not list(differences(jobs))
+
+
+@pytest.mark.parametrize(
+    ("rule", "storage"),
+    [("adamw/AdamW", "int8"), ("lion/Lion", "int4"), ("lion/Lion", "fp8")],
+)
+def test_codes_and_scales_are_counted(rule: str, storage: str) -> None:
+    jobs = coded_jobs(f"{rule} as {storage}", "sm_90", "fp32", storage)
+    assert jobs and not list(differences(jobs))
