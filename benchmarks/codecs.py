@@ -1,11 +1,13 @@
-"""What block codecs cost on one core: `python -m benchmarks.codecs` (C compiler needed).
+"""What codecs cost on one core: `python -m benchmarks.codecs` (C compiler needed).
 
-Measures, in nanoseconds an element and on numbers that lie in the cache, decoding and encoding by
-the generated C, the same by a table and a search of eight steps, and a step of AdamW with float32
-and with int8 states (both moments). The figure is the least of many short runs: what the core does
-when nobody else has it. Writes benchmarks/results/codecs.json, or the file that --out names.
+Measures, in nanoseconds an element and on numbers that lie in the cache, loading and saving by the
+C of the runtime, for int8 the same by a table and a search of eight steps, and a step of AdamW with
+float32 states, with int8 states, and with bfloat16 parameters that round at random. The figure is
+the least of many short runs: what the core does when nobody else has it. Writes
+benchmarks/results/codecs.json, or the file that --out names.
 
-A step in the cache leaves out what int8 states are for: 16 bytes a parameter are moved, not 28.
+A step in the cache leaves out what codes are for: with int8 states 16 bytes a parameter are moved,
+not 28.
 """
 
 from __future__ import annotations
@@ -20,28 +22,26 @@ from typing import Any
 
 import torch
 
-from optdsl.codegen.codecs import C_NAMES, codec_functions
-from optdsl.codegen.templates import render
-from optdsl.runtime.codecs import CODECS, INT8, UINT8, Codec, tables
+from optdsl.runtime.codecs import INT8, UINT8, Codec, tables
+from optdsl.runtime.cpu import ABLE, codec_source
 from optdsl.runtime.native import find_compiler, load
 
 RESULTS = Path(__file__).parent / "results" / "codecs.json"
-NUMBERS = 4096
-"""16 KiB as float32: all that a step touches stays in the second-level cache."""
+NUMBERS = 2048
+"""A task: 8 KiB as float32, so that all that a step touches stays in the first-level cache."""
 
 TIMER = """
-struct timespec { long seconds, nanoseconds; };
-int clock_gettime(int, struct timespec *);
+#include <time.h>
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(1, &t);
-    return t.seconds * 1e9 + t.nanoseconds;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1e9 + t.tv_nsec;
 }
 /* The least of `trials` times of one call, a number. */
 #define MEASURED(name, call) \\
-    double time_##name(float *p, const float *g, float *m, float *v, unsigned char *mc, \\
-                       float *ms, unsigned char *vc, float *vs, int n, int trials) \\
+    double time_##name(float *p, const float *g, float *m, float *v, void *mc, void *ms, \\
+                       void *vc, void *vs, i64 n, int trials) \\
     { \\
         double least = 1e30; \\
         for (int trial = 0; trial < trials; trial++) { \\
@@ -55,46 +55,38 @@ static double now(void)
 """
 
 CODEC = """
-static void decode_all_{0}(const unsigned char *packed, const float *scale, float *x, int n)
-{{
-    for (int i = 0; i < n; i += {1}) decode_{0}(packed + i / {2}, scale[i / {1}], x + i, {1});
-}}
-static void encode_all_{0}(const float *x, unsigned char *packed, float *scale, int n)
-{{
-    for (int i = 0; i < n; i += {1}) scale[i / {1}] = encode_{0}(x + i, packed + i / {2}, {1});
-}}
-MEASURED(decode_{0}, decode_all_{0}(mc, ms, p, n))
-MEASURED(encode_{0}, encode_all_{0}(m, mc, ms, n))
+MEASURED(load_{0}, load_{0}(p, mc, ms, 0, n))
+MEASURED(save_{0}, save_{0}({1}, mc, ms, 0, n))
 """
 
 TABLE = """
 static const float {0}_table[256] = {{{1}}}, {0}_middles[256] = {{{2}}};
-static void decode_{0}_by_table(const unsigned char *codes, const float *scale, float *x, int n)
+static void decode_{0}_by_table(const unsigned char *codes, const float *scale, float *x, i64 n)
 {{
-    for (int i = 0; i < n; i++) x[i] = {0}_table[codes[i]] * scale[i / 256];
+    for (i64 i = 0; i < n; i++) x[i] = {0}_table[codes[i]] * scale[i / 256];
 }}
-static void encode_{0}_by_search(const float *x, unsigned char *codes, float *scale, int n)
+static void encode_{0}_by_search(const float *x, unsigned char *codes, float *scale, i64 n)
 {{
-    float ratio[256];
-    for (int at = 0; at < n; at += 256) {{
-        scale[at / 256] = block_ratios(x + at, 1e-12f, 1, ratio, 256);
+    for (i64 at = 0; at < n; at += 256) {{
+        scale[at / 256] = scale_{0}(x + at);
         for (int i = 0; i < 256; i++) {{
+            const float ratio = x[at + i] / scale[at / 256];
             int code = 0;
             for (int step = 128; step; step /= 2)
-                code += ratio[i] >= {0}_middles[code + step - 1] ? step : 0;
+                code += ratio >= {0}_middles[code + step - 1] ? step : 0;
             codes[at + i] = code;
         }}
     }}
 }}
-MEASURED(decode_{0}_by_table, decode_{0}_by_table(mc, ms, p, n))
-MEASURED(encode_{0}_by_search, encode_{0}_by_search(m, mc, ms, n))
+MEASURED(load_{0}_by_table, decode_{0}_by_table(mc, ms, p, n))
+MEASURED(save_{0}_by_search, encode_{0}_by_search({3}, mc, ms, n))
 """
 
 STEP = """
-static void step(float *p, const float *g, float *m, float *v, int n)
+static void step(float *p, const float *g, float *m, float *v, i64 n)
 {
     #pragma omp simd
-    for (int i = 0; i < n; i++) {
+    for (i64 i = 0; i < n; i++) {
         const float first = __builtin_fmaf(g[i] - m[i], 0.1f, m[i]);
         const float second = __builtin_fmaf(g[i] * g[i] - v[i], 0.001f, v[i]);
         const float d = 1e-3f * (first / (__builtin_sqrtf(second * 1.1f) + 1e-8f));
@@ -103,55 +95,63 @@ static void step(float *p, const float *g, float *m, float *v, int n)
         v[i] = second;
     }
 }
-static void step_int8(float *p, const float *g, unsigned char *mc, float *ms, unsigned char *vc,
-                      float *vs, int n)
+static void step_int8(float *p, const float *g, float *m, float *v, void *mc, void *ms, void *vc,
+                      void *vs, i64 n)
 {
-    float m[256], v[256];
-    for (int i = 0; i < n; i += 256) {
-        decode_int8(mc + i, ms[i / 256], m, 256);
-        decode_uint8(vc + i, vs[i / 256], v, 256);
-        step(p + i, g + i, m, v, 256);
-        ms[i / 256] = encode_int8(m, mc + i, 256);
-        vs[i / 256] = encode_uint8(v, vc + i, 256);
-    }
+    load_int8(m, mc, ms, 0, n);
+    load_uint8(v, vc, vs, 0, n);
+    step(p, g, m, v, n);
+    save_int8(m, mc, ms, 0, n);
+    save_uint8(v, vc, vs, 0, n);
+}
+static void step_stochastic(float *p, const float *g, float *m, float *v, void *mc, i64 n)
+{
+    load_stochastic_bf16(p, mc, 0, 0, n);
+    step(p, g, m, v, n);
+    save_stochastic_bf16(p, mc, 0, 0, n);
 }
 MEASURED(adamw_float32, step(p, g, m, v, n))
-MEASURED(adamw_int8, step_int8(p, g, mc, ms, vc, vs, n))
+MEASURED(adamw_int8, step_int8(p, g, m, v, mc, ms, vc, vs, n))
+MEASURED(adamw_stochastic_bf16, step_stochastic(p, g, m, v, mc, n))
 """
 
 
 def source() -> str:
     """The C of all that is measured."""
-    parts = [render("cpu/numbers.c.j2", functions=[]), codec_functions(CODECS), TIMER]
-    parts += [CODEC.format(C_NAMES[each], each.block, each.per_byte) for each in CODECS]
-    parts += [_by_table(each) for each in (INT8, UINT8)]
+    parts = [codec_source(), TIMER]
+    parts += [CODEC.format(each, _values(each)) for each in sorted(ABLE)]
+    parts += [_by_table(each, name) for each, name in ((INT8, "int8"), (UINT8, "uint8"))]
     return "".join([*parts, STEP])
 
 
-def _by_table(form: Codec) -> str:
+def _values(codec: str) -> str:
+    """Those that are saved: squares where there is no sign."""
+    return "v" if codec.startswith("u") else "g"
+
+
+def _by_table(form: Codec, name: str) -> str:
     entries, middles = tables(form)
     texts = [", ".join(f"{float(x).hex()}f" for x in row) for row in (entries, [*middles, 2])]
-    return TABLE.format(C_NAMES[form], *texts)
+    return TABLE.format(name, *texts, _values(name))
 
 
 def measure(trials: int) -> dict[str, float]:
     """Nanoseconds an element, by what was done."""
     library = load(source())
     generator = torch.Generator().manual_seed(0)
-    p, g, m = (torch.randn(NUMBERS, generator=generator) for _ in range(3))
-    names = [f"{way}_{C_NAMES[each]}" for each in CODECS for way in ("decode", "encode")]
-    for form in (INT8, UINT8):
-        names += [f"decode_{C_NAMES[form]}_by_table", f"encode_{C_NAMES[form]}_by_search"]
+    g = torch.randn(NUMBERS, generator=generator)
+    # Room for what lies beside a parameter, too.
+    values = [torch.zeros(NUMBERS), g, torch.zeros(NUMBERS), g.square()]
+    buffers = [*values, *(torch.zeros(NUMBERS) for _ in range(4))]
+    pointers = [ctypes.c_void_p(each.data_ptr()) for each in buffers]
+    names = [f"{way}_{each}" for each in sorted(ABLE) for way in ("save", "load")]
+    for each in ("int8", "uint8"):
+        names += [f"save_{each}_by_search", f"load_{each}_by_table"]
     found = {}
-    for name in [*names, "adamw_float32", "adamw_int8"]:
-        first = m.abs() if "uint" in name else m
-        moments = *INT8.encode(m), *UINT8.encode(g**2)
-        # Room for scales of the smaller blocks, too.
-        buffers = [p.clone(), g, first.clone(), g.square(), *(each.repeat(2) for each in moments)]
+    for name in [*names, "adamw_float32", "adamw_int8", "adamw_stochastic_bf16"]:
         function = getattr(library, f"time_{name}")
         function.restype = ctypes.c_double
-        pointers = [ctypes.c_void_p(each.data_ptr()) for each in buffers]
-        found[name] = round(function(*pointers, NUMBERS, trials), 3)
+        found[name] = round(function(*pointers, ctypes.c_longlong(NUMBERS), trials), 3)
     return found
 
 

@@ -1,17 +1,18 @@
 """The block codecs of runtime/codecs.py as C: arithmetic on codes instead of tables.
 
-Input: which codecs a text uses. Output: their functions, for a text that has `real`, `bits` and
-`number` (templates/cpu/numbers.c.j2). For a codec NAME of `C_NAMES`, on one block of n numbers:
+Input: the codecs. Output: the text of runtime/codecs.c, which goes behind lanes.c and
+storage.c. For a codec NAME of `C_NAMES`, on one block of numbers:
 
-    void decode_NAME(const unsigned char *packed, float scale, real *x, int n);
-    float encode_NAME(const real *x, unsigned char *packed, int n);  // returns the scale
+    void decode_NAME(const unsigned char *packed, float scale, float *x);
+    float scale_NAME(const float *x);
+    void encode_NAME(const float *x, float scale, unsigned char *packed);
 
-Both agree with the codec bit for bit; n is at most its block, and `packed` has n numbers' bytes.
+They agree with the codec bit for bit.
 
 A dynamic map is a straight line in each decade, and its numbers are small integers over powers of
-5: entries and the boundaries between them are worked out exactly, in eight lanes, by three look-ups
-in eight numbers each (AVX2's vpermps). A table of 256 entries would need a load for each number,
-and the search for the nearest one eight more.
+5: entries and the boundaries between them are worked out exactly, in vectors, by look-ups in eight
+numbers (vpermps). A table of 256 entries would need a load for each number, and the search for the
+nearest one eight more. On one core: 0.22 ns a number from codes, 0.5 to codes.
 
 Relies on: templates/cpu/codecs. Does not do: say which states are stored so; Triton
 (runtime/triton_codecs.py).
@@ -20,8 +21,9 @@ Relies on: templates/cpu/codecs. Does not do: say which states are stored so; Tr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -30,22 +32,17 @@ from optdsl.runtime.codecs import CODECS, FP8_LARGEST, LEAST_SCALE, Codec, table
 
 C_NAMES = {each: f"{'' if each.signed else 'u'}{each.name}" for each in CODECS}
 """What a codec is called in C: int8, uint8, int4, uint4, fp8."""
-DECADE = math.log10(2)
-
-
-def codec_functions(used: Iterable[Codec]) -> str:
-    """The C functions of the codecs `used`, in the order of CODECS; empty where there are none."""
-    chosen = set(used)
-    wanted = [each for each in CODECS if each in chosen]
-    texts = [render("cpu/codecs/lanes.c.j2")] if wanted else []
-    return "".join([*texts, *(_map(each) + _block(each) for each in wanted)])
+SLOPE = 0.305
+"""Decades for a factor of 2, about: one that leaves whole numbers for a line's start, and decades
+that begin, in steps of 1, between the cut below and the cut above."""
 
 
 def runtime_source() -> str:
-    """The text of runtime/codecs.c: all codecs, as storage.c asks for them."""
-    head = "/* Made by optdsl/codegen/codecs.py; goes with storage.c. */"
+    """The text of runtime/codecs.c: all codecs, in the order of CODECS."""
+    head = "/* Made by optdsl/codegen/codecs.py; goes behind storage.c. */"
     calls = [f"BLOCKS({C_NAMES[each]}, {each.block}, {each.per_byte})" for each in CODECS]
-    return "\n".join([head + codec_functions(CODECS), *calls, ""])
+    texts = [_map(each) + _block(each) for each in CODECS]
+    return "\n".join([head + "".join(texts), *calls, ""])
 
 
 def _block(form: Codec) -> str:
@@ -62,29 +59,29 @@ def _block(form: Codec) -> str:
 
 
 def _map(form: Codec) -> str:
-    name = C_NAMES[form]
+    common = {"name": C_NAMES[form], "block": form.block}
     if form.decades is None:
-        return render("cpu/codecs/fp8.c.j2", name=name)
+        return render("cpu/codecs/fp8.c.j2", **common)
     if not form.decades:
-        return render("cpu/codecs/linear.c.j2", name=name, entries=len(tables(form)[0]))
+        return render("cpu/codecs/linear.c.j2", **common, entries=len(tables(form)[0]))
     numbers = DynamicMap.of(form)
-    return render(
+    text = render(
         "cpu/codecs/dynamic.c.j2",
-        name=name,
+        **common,
+        signed=form.signed,
+        top=form.decades + 1,
         zero=numbers.zero,
         to_count=_added(-numbers.middle),
         to_code=_added(numbers.middle),
-        lowest=numbers.lowest,
-        divisors=", ".join(map(_c, numbers.divisors)),
-        cuts=_wrapped(map(_exact, numbers.cuts)),
-        steps=", ".join(map(_c, numbers.steps)),
-        tiny=hex(int(np.float32(2.0 ** -math.floor(form.decades / DECADE)).view(np.int32))),
-        slope=_exact(DECADE / 2**23),
-        start=_exact(form.decades + 0.3 - 127 * DECADE),
-        start_exponent=numbers.start_exponent,
-        size="size(x)" if form.signed else "x",
-        sign="(ints)x >> 31" if form.signed else "EACH(ints, 0)",
+        tables={name: _wrapped(map(_exact, each)) for name, each in numbers.tables()},
+        slope=_exact(SLOPE / 2**23),
+        start=_added(form.decades - 39),
+        tiny=_exact(2.0 ** -math.floor((form.decades + 0.235) / SLOPE)),
     )
+    ratio, size = "AT(floats, x + i + k * LANES) / scale", "size(ratio[k])"
+    if not form.signed:  # what is negative counts as 0
+        ratio, size = f"max_of({ratio}, ALL(0))", "ratio[k]"
+    return text + render("cpu/codecs/vectors.c.j2", **common, ratio=ratio, size=size)
 
 
 @dataclass(frozen=True)
@@ -93,36 +90,60 @@ class DynamicMap:
 
     q counts the entries above 0: it is s..2s - 1 in the lowest of d decades, which has s bins (1,
     or 2 without a sign), 2s..4s - 1 in the next, and s 2^d for the entry 1: 2^floor(log2 q) is the
-    number of bins in a decade. `middle` is the code of q = 0. In a decade the entry is
-    (18 q - 16 bins + 9) / divisor, the boundary below it (9 q - 8 bins) / step. The look-ups have
-    eight places and take an index modulo 8: `divisors` by the exponent of q, `steps` by the
-    decade + 1. Where that is 0, below the lowest, or d + 1, at the entry 1, a step of a little
-    more than s 2^d gives q = 0 (or less) and s 2^d.
+    number of bins in a decade. `middle` is the code of q = 0, `zero` that of the number 0, whose q
+    is s - 1. In a decade the entry is (18 v - 16 bins) / divisor with v = q + 1/2, the boundary
+    below it (9 q - 8 bins) / step.
+
+    The look-ups have eight places and take an index modulo 8: `bins` (-16 bins), `upper` and
+    `lower` by the exponent of v as a float has it, `cuts` by the number of the decade, 0 below the
+    lowest, the others by the next one, d + 1 at the entry 1. The numbers 0 and 1, which may share a
+    place, are the ends of one line there: its c is 0 and the divisor; what counts as 1/2 has the
+    greatest q, what is near 0 the least.
     """
 
     zero: int
     middle: int
-    lowest: int
-    divisors: tuple[float, ...]
-    cuts: tuple[float, ...]
-    steps: tuple[float, ...]
-    start_exponent: int
+    bins: list[float]
+    upper: list[float]
+    lower: list[float]
+    cuts: list[float]
+    tops: list[float]
+    steps: list[float]
+    shifts: list[float]
 
     @classmethod
     def of(cls, form: Codec) -> DynamicMap:
         """The numbers of a codec with a dynamic map."""
         d, s = form.decades or 0, 1 if form.signed else 2
         entries, middles = tables(form)
-        zero = int(np.flatnonzero(entries == 0)[0])
-        top = s * 2**d
-        divisors, steps = [1.0] * 8, [float(top + 2)] * 8
+        zero, one = int(np.flatnonzero(entries == 0)[0]), s * 2**d
+        made = cls(zero, zero - s + 1, *([0.0] * 8 for _ in range(7)))
+        made.cuts[: d + 1] = [float(middles[zero + s * 2**i - s]) for i in range(d + 1)]
         for i in range(d):
-            divisors[(i + s - 1) % 8] = 2 * s * 10**d / 5**i
-            steps[i + 1] = s * 10**d / 5**i
-        divisors[(d + s - 1) % 8] = 2 * top + 9
-        cuts = [float(middles[zero + s * 2**i - s]) for i in range(d + 1)]
-        cuts += [2.0] * (8 - len(cuts))
-        return cls(zero, zero - s + 1, s, tuple(divisors), tuple(cuts), tuple(steps), 128 + s)
+            bins, step = s * 2**i, s * 10**d // 5**i
+            made._decode_at(bins, -16 * bins, 2 * step)
+            top = float(entries[zero + 2 * bins - s])
+            made._encode_at(i + 1, top, step, 8 * bins)
+        shift = 9 * s - 5
+        for v, at in ((s - 0.5, 0), (one + 0.5, d + 1)):
+            made._decode_at(v, 9 - 18 * s, 18 * (one - s + 1))
+            made._encode_at(at, 0.5, 2 * (9 * one - shift), shift)
+        return made
+
+    def _decode_at(self, v: float, bins: int, divisor: int) -> None:
+        at = (126 + math.frexp(v)[1]) % 8
+        mantissa, exponent = math.frexp(1 / divisor)
+        upper = Fraction(round(mantissa * 4096), 4096) * Fraction(2) ** exponent
+        self.bins[at], self.upper[at] = bins, float(upper)
+        self.lower[at] = float(Fraction(1, divisor) - upper)
+
+    def _encode_at(self, at: int, top: float, step: int, shift: int) -> None:
+        self.tops[at % 8], self.steps[at % 8], self.shifts[at % 8] = top, step, shift
+
+    def tables(self) -> Iterator[tuple[str, list[float]]]:
+        """The look-ups by their names."""
+        for name in ("bins", "upper", "lower", "cuts", "tops", "steps", "shifts"):
+            yield name, getattr(self, name)
 
 
 def _wrapped(numbers: Iterable[str]) -> str:

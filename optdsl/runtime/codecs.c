@@ -1,364 +1,375 @@
-/* Made by optdsl/codegen/codecs.py; goes with storage.c. */
-/* Eight lanes, where a loop is beyond the compiler: a look-up in eight numbers, one instruction. */
-typedef float floats __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int ints __attribute__((vector_size(32), aligned(4), may_alias));
-#define EACH(lanes, value) ({ lanes y_; for (int k = 0; k < 8; k++) y_[k] = value; y_; })
-#define ALL(value) EACH(floats, value)
-#define FMA(x, y, z) EACH(floats, __builtin_fmaf((x)[k], (y)[k], (z)[k]))
-static inline floats size(floats x) { return (floats)((ints)x & 0x7fffffff); }
-static inline floats pick(const float *eight, ints at)
-{
-#ifdef __clang__
-    return EACH(floats, eight[at[k] & 7]);
-#else
-    return __builtin_shuffle(*(const floats *)eight, at);
-#endif
-}
-
-/* The scale of a block and its numbers over it; NaN where one of them is NaN or infinite. */
-static inline float block_ratios(const real *x, float least, float most, float *ratio, int n)
-{
-    unsigned largest = 0;
-    #pragma omp simd reduction(max : largest)
-    for (int i = 0; i < n; i++) {
-        const unsigned size = bits((float)x[i]) & 0x7fffffff;
-        largest = size > largest ? size : largest;
-    }
-    if (largest >= 0x7f800000) return __builtin_nanf("");
-    const float scale = (number(largest) < least ? least : number(largest)) / most;
-    for (int i = 0; i < n; i++) ratio[i] = (float)x[i] / scale;
-    for (int i = n; i & 7; i++) ratio[i] = 0;
-    return scale;
-}
-
-/* The dynamic map. Code 127 is 0; beside it q counts entries, `bins` of them in a decade:
- * the entry is (18 q - 16 bins + 9) / divisor, rounded once, and the boundary below it lies where
- * ratio * step is 9 q - 8 bins, which one fma compares exactly. */
-static const float int8_divisors[8] = {
-    20000000.f, 4000000.f, 800000.f, 160000.f, 32000.f, 6400.f, 1280.f, 265.f,
-};
-static const float int8_steps[8] = {
-    130.f, 10000000.f, 2000000.f, 400000.f, 80000.f, 16000.f, 3200.f, 640.f,
-};
-static const float int8_cuts[8] = {  // from here on a decade up
+/* Made by optdsl/codegen/codecs.py; goes behind storage.c. */
+/* The dynamic map. Beside 0 q counts entries, `bins` of them in a decade; decades are counted by
+ * `at`: 0 is what is nearest to 0, 8 what is nearest to 1.
+ *
+ * From the code, with v = q + 1/2, the entry is c = 18 v - 16 bins, an integer, by a divisor whose
+ * inverse is `upper` + `lower`: c * upper is exact, so that the sum is rounded once. To the code:
+ * the boundary below q lies where ratio * step + shift is 9 q, which one fma compares exactly;
+ * `cuts` are the boundaries between decades, and a ratio counts as `tops` of its own at most. Where
+ * 0 and 1 share a place, one line goes through both. */
+static const float int8_bins[16] = TWICE(
+    -0x1p+5f, -0x1p+6f, -0x1p+7f, -0x1p+8f,
+    -0x1p+9f, -0x1p+10f, -0x1.2p+3f, -0x1p+4f);
+static const float int8_upper[16] = TWICE(
+    0x1.0c6p-22f, 0x1.4f8p-20f, 0x1.a36p-18f, 0x1.062p-15f,
+    0x1.47ap-13f, 0x1.99ap-11f, 0x1.c72p-12f, 0x1.ad8p-25f);
+static const float int8_lower[16] = TWICE(
+    0x1.ef416cp-35f, 0x1.6b11c6p-33f, 0x1.c5d638p-31f, 0x1.374bc6p-29f,
+    0x1.c28f5cp-26f, -0x1.99999ap-25f, -0x1.c71c72p-27f, -0x1.aca86ap-42f);
+static const float int8_cuts[16] = TWICE(
     0x1.27476ep-22f, 0x1.fe0702p-20f, 0x1.e68a0ep-17f, 0x1.00e6bp-13f,
-    0x1.23a29ep-10f, 0x1.5a1caep-7f, 0x1.a51ebap-4f, 0x1.fe3334p-1f,
-};
+    0x1.23a29ep-10f, 0x1.5a1caep-7f, 0x1.a51ebap-4f, 0x1.fe3334p-1f);
+static const float int8_tops[16] = TWICE(
+    0x1p-1f, 0x1.27476cp-21f, 0x1.040bfep-17f, 0x1.743e96p-14f,
+    0x1.eecbfcp-11f, 0x1.3e76c8p-7f, 0x1.93d70ap-4f, 0x1.fc6666p-1f);
+static const float int8_steps[16] = TWICE(
+    0x1.1fp+11f, 0x1.312dp+23f, 0x1.e848p+20f, 0x1.86ap+18f,
+    0x1.388p+16f, 0x1.f4p+13f, 0x1.9p+11f, 0x1.4p+9f);
+static const float int8_shifts[16] = TWICE(
+    0x1p+2f, 0x1p+3f, 0x1p+4f, 0x1p+5f,
+    0x1p+6f, 0x1p+7f, 0x1p+8f, 0x1p+9f);
 static inline floats int8_entry(ints code)
 {
-    const floats count = __builtin_convertvector(code - 127, floats), q = size(count);
-    const floats bins = (floats)((ints)q & 0x7f800000);
-    const floats divisor = pick(int8_divisors, ((ints)q >> 23) - 127);
-    const ints entry = (ints)((18 * q - 16 * bins + 9) / divisor) & (q >= 1);
-    return (floats)(entry | ((ints)count & (int)0x80000000));
+    const floats count = __builtin_convertvector(code, floats) - 127;
+    const floats v = size(count) + 0.5f;
+    const ints at = (ints)v >> 23;
+    const floats c = fma_of(v, ALL(18), pick(int8_bins, at));
+    const floats entry = fma_of(c, pick(int8_lower, at), c * pick(int8_upper, at));
+    return (floats)((ints)entry | ((ints)count & (int)0x80000000));
 }
-/* By a straight line for the logarithm, which is one too low at most; 0 below the lowest decade. */
+/* By a straight line for the logarithm, which is one too low at most. */
 static inline ints int8_decade(floats ratio)
 {
-    const ints w = (ints)ratio, least = EACH(ints, w[k] > 0x34000000 ? w[k] : 0x34000000);
-    const floats bits = __builtin_convertvector(least, floats);
-    const floats log = FMA(bits, ALL(0x1.344136p-25f), ALL(-0x1.eee498p+4f));
-    const ints at = __builtin_convertvector(log, ints);
+    const floats bits = __builtin_convertvector((ints)max_of(ratio, ALL(0x1p-23f)), floats);
+    const ints at = (ints)fma_of(bits, ALL(0x1.3851ecp-25f), ALL(0x1.8p23f - 32));
     return at - (ratio >= pick(int8_cuts, at));
 }
 static inline ints int8_code(floats ratio, ints at, ints sign)
 {
-    const floats step = pick(int8_steps, at);
-    const floats bins8 = (floats)((at + 129) << 23);
-    const floats sum = FMA(FMA(ratio, step, bins8), ALL(1 / 9.f), ALL(0x1.8p23f));
-    const floats rest = FMA(ratio, step, FMA(sum - 0x1.8p23f, ALL(-9), bins8));
+    const floats x = min_of(ratio, pick(int8_tops, at));
+    const floats step = pick(int8_steps, at), shift = pick(int8_shifts, at);
+    const floats sum = fma_of(fma_of(x, step, shift), ALL(1 / 9.f), ALL(0x1.8p23f));
+    const floats rest = fma_of(x, step, fma_of(sum - 0x1.8p23f, ALL(-9), shift));
     // One less below the boundary; of a negative number, whose ties go to 0, on it, too.
-    const ints q = (ints)sum - 0x4b400000 + (((ints)rest + sign) >> 31);
-    const ints last = (EACH(ints, 1) << at) - 1;
-    const ints code = ((EACH(ints, q[k] < last[k] ? q[k] : last[k]) ^ sign) - sign) + 127;
-    return EACH(ints, code[k] > 0 ? code[k] : 0);
+    const ints q = (ints)sum + (((ints)rest + sign) >> 31);
+    return (q ^ sign) + (127 - sign);
 }
-static inline void int8_entries(const int *codes, float *entry, int n)
+static inline void int8_values(const int *codes, float scale, float *x)
 {
-    for (int i = 0; i < n; i += 8) *(floats *)(entry + i) = int8_entry(*(ints *)(codes + i));
+    for (int i = 0; i < 256; i += LANES)
+        AT(floats, x + i) = int8_entry(AT(ints, codes + i)) * scale;
 }
-static inline void int8_nearest(const float *ratio, int *codes, int n)
+/* In groups of four vectors, so that one group is divided while the codes of another are found. */
+static inline void int8_nearest(const float *x, float scale, int *codes)
 {
-    for (int i = 0; i < n; i += 8) {
-        const floats x = *(floats *)(ratio + i);
-        *(ints *)(codes + i) = int8_decade(size(x));
-    }
-    for (int i = 0; i < n; i += 8) {
-        const floats x = *(floats *)(ratio + i);
-        *(ints *)(codes + i) = int8_code(size(x), *(ints *)(codes + i), (ints)x >> 31);
+    for (int i = 0; i < 256; i += 4 * LANES) {
+        floats ratio[4];
+        ints at[4];
+        for (int k = 0; k < 4; k++) {
+            ratio[k] = AT(floats, x + i + k * LANES) / scale;
+            at[k] = int8_decade(size(ratio[k]));
+        }
+        for (int k = 0; k < 4; k++)
+            AT(ints, codes + i + k * LANES) =
+                int8_code(size(ratio[k]), at[k], (ints)ratio[k] >> 31);
     }
 }
 
-/* int8. At most 256 numbers, which share `scale`. */
-static inline void decode_int8(const unsigned char *packed, float scale, real *x, int n)
+/* int8: blocks of 256 numbers, which share `scale`. */
+static inline void decode_int8(const unsigned char *packed, float scale, float *x)
 {
     int codes[256];
-    float entry[256];
-    for (int i = 0; i < n; i++) codes[i] = packed[i];
-    for (int i = n; i & 7; i++) codes[i] = 0;
-    int8_entries(codes, entry, n);
-    for (int i = 0; i < n; i++) x[i] = entry[i] * scale;
+    for (int i = 0; i < 256; i++) codes[i] = packed[i];
+    int8_values(codes, scale, x);
 }
-static inline float encode_int8(const real *x, unsigned char *packed, int n)
+static inline float scale_int8(const float *x)
+{
+    return block_scale(x, 1e-12f, 1.f, 256);
+}
+static inline void encode_int8(const float *x, float scale, unsigned char *packed)
 {
     int codes[256];
-    float ratio[256];
-    const float scale = block_ratios(x, 1e-12f, 1.f, ratio, n);
     if (scale != scale)  // codes of 0 times NaN: nothing of the block is lost sight of
-        for (int i = 0; i < n; i++) codes[i] = 0;
+        for (int i = 0; i < 256; i++) codes[i] = 0;
     else
-        int8_nearest(ratio, codes, n);
-    for (int i = 0; i < n; i++) packed[i] = codes[i];
-    return scale;
+        int8_nearest(x, scale, codes);
+    for (int i = 0; i < 256; i++) packed[i] = codes[i];
 }
 
-/* The dynamic map. Code 0 is 0; beside it q counts entries, `bins` of them in a decade:
- * the entry is (18 q - 16 bins + 9) / divisor, rounded once, and the boundary below it lies where
- * ratio * step is 9 q - 8 bins, which one fma compares exactly. */
-static const float uint8_divisors[8] = {
-    521.f, 40000000.f, 8000000.f, 1600000.f, 320000.f, 64000.f, 12800.f, 2560.f,
-};
-static const float uint8_steps[8] = {
-    258.f, 20000000.f, 4000000.f, 800000.f, 160000.f, 32000.f, 6400.f, 1280.f,
-};
-static const float uint8_cuts[8] = {  // from here on a decade up
+/* The dynamic map. Beside 0 q counts entries, `bins` of them in a decade; decades are counted by
+ * `at`: 0 is what is nearest to 0, 8 what is nearest to 1.
+ *
+ * From the code, with v = q + 1/2, the entry is c = 18 v - 16 bins, an integer, by a divisor whose
+ * inverse is `upper` + `lower`: c * upper is exact, so that the sum is rounded once. To the code:
+ * the boundary below q lies where ratio * step + shift is 9 q, which one fma compares exactly;
+ * `cuts` are the boundaries between decades, and a ratio counts as `tops` of its own at most. Where
+ * 0 and 1 share a place, one line goes through both. */
+static const float uint8_bins[16] = TWICE(
+    -0x1p+5f, -0x1p+6f, -0x1p+7f, -0x1p+8f,
+    -0x1p+9f, -0x1p+10f, -0x1p+11f, -0x1.bp+4f);
+static const float uint8_upper[16] = TWICE(
+    0x1.ad8p-26f, 0x1.0c6p-23f, 0x1.4f8p-21f, 0x1.a36p-19f,
+    0x1.062p-16f, 0x1.47ap-14f, 0x1.99ap-12f, 0x1.c8ep-13f);
+static const float uint8_lower[16] = TWICE(
+    -0x1.aca86ap-43f, 0x1.ef416cp-36f, 0x1.6b11c6p-34f, 0x1.c5d638p-32f,
+    0x1.374bc6p-30f, 0x1.c28f5cp-27f, -0x1.99999ap-26f, 0x1.55c78ep-27f);
+static const float uint8_cuts[16] = TWICE(
     0x1.5cf752p-23f, 0x1.853b3ep-20f, 0x1.9b0ab4p-17f, 0x1.d29dc8p-14f,
-    0x1.14e3bep-10f, 0x1.50e562p-7f, 0x1.9f5c2ap-4f, 0x1.ff199ap-1f,
-};
+    0x1.14e3bep-10f, 0x1.50e562p-7f, 0x1.9f5c2ap-4f, 0x1.ff199ap-1f);
+static const float uint8_tops[16] = TWICE(
+    0x1p-1f, 0x1.a0133p-21f, 0x1.29cbacp-17f, 0x1.8bd662p-14f,
+    0x1.fd8adap-11f, 0x1.43126ep-7f, 0x1.96b852p-4f, 0x1.fe3334p-1f);
+static const float uint8_steps[16] = TWICE(
+    0x1.1e6p+12f, 0x1.312dp+24f, 0x1.e848p+21f, 0x1.86ap+19f,
+    0x1.388p+17f, 0x1.f4p+14f, 0x1.9p+12f, 0x1.4p+10f);
+static const float uint8_shifts[16] = TWICE(
+    0x1.ap+3f, 0x1p+4f, 0x1p+5f, 0x1p+6f,
+    0x1p+7f, 0x1p+8f, 0x1p+9f, 0x1p+10f);
 static inline floats uint8_entry(ints code)
 {
-    const floats count = __builtin_convertvector(code + 1, floats), q = size(count);
-    const floats bins = (floats)((ints)q & 0x7f800000);
-    const floats divisor = pick(uint8_divisors, ((ints)q >> 23) - 127);
-    const ints entry = (ints)((18 * q - 16 * bins + 9) / divisor) & (q >= 2);
-    return (floats)(entry | ((ints)count & (int)0x80000000));
+    const floats count = __builtin_convertvector(code, floats) + 1;
+    const floats v = count + 0.5f;
+    const ints at = (ints)v >> 23;
+    const floats c = fma_of(v, ALL(18), pick(uint8_bins, at));
+    const floats entry = fma_of(c, pick(uint8_lower, at), c * pick(uint8_upper, at));
+    return entry;
 }
-/* By a straight line for the logarithm, which is one too low at most; 0 below the lowest decade. */
+/* By a straight line for the logarithm, which is one too low at most. */
 static inline ints uint8_decade(floats ratio)
 {
-    const ints w = (ints)ratio, least = EACH(ints, w[k] > 0x34000000 ? w[k] : 0x34000000);
-    const floats bits = __builtin_convertvector(least, floats);
-    const floats log = FMA(bits, ALL(0x1.344136p-25f), ALL(-0x1.eee498p+4f));
-    const ints at = __builtin_convertvector(log, ints);
+    const floats bits = __builtin_convertvector((ints)max_of(ratio, ALL(0x1p-23f)), floats);
+    const ints at = (ints)fma_of(bits, ALL(0x1.3851ecp-25f), ALL(0x1.8p23f - 32));
     return at - (ratio >= pick(uint8_cuts, at));
 }
 static inline ints uint8_code(floats ratio, ints at, ints sign)
 {
-    const floats step = pick(uint8_steps, at);
-    const floats bins8 = (floats)((at + 130) << 23);
-    const floats sum = FMA(FMA(ratio, step, bins8), ALL(1 / 9.f), ALL(0x1.8p23f));
-    const floats rest = FMA(ratio, step, FMA(sum - 0x1.8p23f, ALL(-9), bins8));
+    const floats x = min_of(ratio, pick(uint8_tops, at));
+    const floats step = pick(uint8_steps, at), shift = pick(uint8_shifts, at);
+    const floats sum = fma_of(fma_of(x, step, shift), ALL(1 / 9.f), ALL(0x1.8p23f));
+    const floats rest = fma_of(x, step, fma_of(sum - 0x1.8p23f, ALL(-9), shift));
     // One less below the boundary; of a negative number, whose ties go to 0, on it, too.
-    const ints q = (ints)sum - 0x4b400000 + (((ints)rest + sign) >> 31);
-    const ints last = (EACH(ints, 2) << at) - 1;
-    const ints code = ((EACH(ints, q[k] < last[k] ? q[k] : last[k]) ^ sign) - sign) - 1;
-    return EACH(ints, code[k] > 0 ? code[k] : 0);
+    return (ints)sum + ((ints)rest >> 31) - 1;
 }
-static inline void uint8_entries(const int *codes, float *entry, int n)
+static inline void uint8_values(const int *codes, float scale, float *x)
 {
-    for (int i = 0; i < n; i += 8) *(floats *)(entry + i) = uint8_entry(*(ints *)(codes + i));
+    for (int i = 0; i < 256; i += LANES)
+        AT(floats, x + i) = uint8_entry(AT(ints, codes + i)) * scale;
 }
-static inline void uint8_nearest(const float *ratio, int *codes, int n)
+/* In groups of four vectors, so that one group is divided while the codes of another are found. */
+static inline void uint8_nearest(const float *x, float scale, int *codes)
 {
-    for (int i = 0; i < n; i += 8) {
-        const floats x = *(floats *)(ratio + i);
-        *(ints *)(codes + i) = uint8_decade(x);
-    }
-    for (int i = 0; i < n; i += 8) {
-        const floats x = *(floats *)(ratio + i);
-        *(ints *)(codes + i) = uint8_code(x, *(ints *)(codes + i), EACH(ints, 0));
+    for (int i = 0; i < 256; i += 4 * LANES) {
+        floats ratio[4];
+        ints at[4];
+        for (int k = 0; k < 4; k++) {
+            ratio[k] = max_of(AT(floats, x + i + k * LANES) / scale, ALL(0));
+            at[k] = uint8_decade(ratio[k]);
+        }
+        for (int k = 0; k < 4; k++)
+            AT(ints, codes + i + k * LANES) =
+                uint8_code(ratio[k], at[k], (ints)ratio[k] >> 31);
     }
 }
 
-/* int8, numbers from 0 on. At most 256 numbers, which share `scale`. */
-static inline void decode_uint8(const unsigned char *packed, float scale, real *x, int n)
+/* int8, numbers from 0 on: blocks of 256 numbers, which share `scale`. */
+static inline void decode_uint8(const unsigned char *packed, float scale, float *x)
 {
     int codes[256];
-    float entry[256];
-    for (int i = 0; i < n; i++) codes[i] = packed[i];
-    for (int i = n; i & 7; i++) codes[i] = 0;
-    uint8_entries(codes, entry, n);
-    for (int i = 0; i < n; i++) x[i] = entry[i] * scale;
+    for (int i = 0; i < 256; i++) codes[i] = packed[i];
+    uint8_values(codes, scale, x);
 }
-static inline float encode_uint8(const real *x, unsigned char *packed, int n)
+static inline float scale_uint8(const float *x)
+{
+    return block_scale(x, 1e-12f, 1.f, 256);
+}
+static inline void encode_uint8(const float *x, float scale, unsigned char *packed)
 {
     int codes[256];
-    float ratio[256];
-    const float scale = block_ratios(x, 1e-12f, 1.f, ratio, n);
     if (scale != scale)  // codes of 0 times NaN: nothing of the block is lost sight of
-        for (int i = 0; i < n; i++) codes[i] = 0;
+        for (int i = 0; i < 256; i++) codes[i] = 0;
     else
-        uint8_nearest(ratio, codes, n);
-    for (int i = 0; i < n; i++) packed[i] = codes[i];
-    return scale;
+        uint8_nearest(x, scale, codes);
+    for (int i = 0; i < 256; i++) packed[i] = codes[i];
 }
 
-/* The dynamic map. Code 7 is 0; beside it q counts entries, `bins` of them in a decade:
- * the entry is (18 q - 16 bins + 9) / divisor, rounded once, and the boundary below it lies where
- * ratio * step is 9 q - 8 bins, which one fma compares exactly. */
-static const float int4_divisors[8] = {
-    2000.f, 400.f, 80.f, 25.f, 1.f, 1.f, 1.f, 1.f,
-};
-static const float int4_steps[8] = {
-    10.f, 1000.f, 200.f, 40.f, 10.f, 10.f, 10.f, 10.f,
-};
-static const float int4_cuts[8] = {  // from here on a decade up
+/* The dynamic map. Beside 0 q counts entries, `bins` of them in a decade; decades are counted by
+ * `at`: 0 is what is nearest to 0, 4 what is nearest to 1.
+ *
+ * From the code, with v = q + 1/2, the entry is c = 18 v - 16 bins, an integer, by a divisor whose
+ * inverse is `upper` + `lower`: c * upper is exact, so that the sum is rounded once. To the code:
+ * the boundary below q lies where ratio * step + shift is 9 q, which one fma compares exactly;
+ * `cuts` are the boundaries between decades, and a ratio counts as `tops` of its own at most. Where
+ * 0 and 1 share a place, one line goes through both. */
+static const float int4_bins[16] = TWICE(
+    -0x1p+5f, -0x1p+6f, -0x1.2p+3f, 0x0p+0f,
+    0x0p+0f, 0x0p+0f, -0x1.2p+3f, -0x1p+4f);
+static const float int4_upper[16] = TWICE(
+    0x1.47ap-9f, 0x1.99ap-7f, 0x1.c72p-8f, 0x0p+0f,
+    0x0p+0f, 0x0p+0f, 0x1.c72p-8f, 0x1.062p-11f);
+static const float int4_lower[16] = TWICE(
+    0x1.c28f5cp-22f, -0x1.99999ap-21f, -0x1.c71c72p-23f, 0x0p+0f,
+    0x0p+0f, 0x0p+0f, -0x1.c71c72p-23f, 0x1.374bc6p-25f);
+static const float int4_cuts[16] = TWICE(
     0x1.6872b2p-9f, 0x1.374bc8p-6f, 0x1.28f5c4p-3f, 0x1.e33334p-1f,
-    0x1p+1f, 0x1p+1f, 0x1p+1f, 0x1p+1f,
-};
+    0x0p+0f, 0x0p+0f, 0x0p+0f, 0x0p+0f);
+static const float int4_tops[16] = TWICE(
+    0x1p-1f, 0x1.6872bp-8f, 0x1.3d70a4p-4f, 0x1.c66666p-1f,
+    0x1p-1f, 0x0p+0f, 0x0p+0f, 0x0p+0f);
+static const float int4_steps[16] = TWICE(
+    0x1.1p+7f, 0x1.f4p+9f, 0x1.9p+7f, 0x1.4p+5f,
+    0x1.1p+7f, 0x0p+0f, 0x0p+0f, 0x0p+0f);
+static const float int4_shifts[16] = TWICE(
+    0x1p+2f, 0x1p+3f, 0x1p+4f, 0x1p+5f,
+    0x1p+2f, 0x0p+0f, 0x0p+0f, 0x0p+0f);
 static inline floats int4_entry(ints code)
 {
-    const floats count = __builtin_convertvector(code - 7, floats), q = size(count);
-    const floats bins = (floats)((ints)q & 0x7f800000);
-    const floats divisor = pick(int4_divisors, ((ints)q >> 23) - 127);
-    const ints entry = (ints)((18 * q - 16 * bins + 9) / divisor) & (q >= 1);
-    return (floats)(entry | ((ints)count & (int)0x80000000));
+    const floats count = __builtin_convertvector(code, floats) - 7;
+    const floats v = size(count) + 0.5f;
+    const ints at = (ints)v >> 23;
+    const floats c = fma_of(v, ALL(18), pick(int4_bins, at));
+    const floats entry = fma_of(c, pick(int4_lower, at), c * pick(int4_upper, at));
+    return (floats)((ints)entry | ((ints)count & (int)0x80000000));
 }
-/* By a straight line for the logarithm, which is one too low at most; 0 below the lowest decade. */
+/* By a straight line for the logarithm, which is one too low at most. */
 static inline ints int4_decade(floats ratio)
 {
-    const ints w = (ints)ratio, least = EACH(ints, w[k] > 0x3b000000 ? w[k] : 0x3b000000);
-    const floats bits = __builtin_convertvector(least, floats);
-    const floats log = FMA(bits, ALL(0x1.344136p-25f), ALL(-0x1.17724cp+5f));
-    const ints at = __builtin_convertvector(log, ints);
+    const floats bits = __builtin_convertvector((ints)max_of(ratio, ALL(0x1p-10f)), floats);
+    const ints at = (ints)fma_of(bits, ALL(0x1.3851ecp-25f), ALL(0x1.8p23f - 36));
     return at - (ratio >= pick(int4_cuts, at));
 }
 static inline ints int4_code(floats ratio, ints at, ints sign)
 {
-    const floats step = pick(int4_steps, at);
-    const floats bins8 = (floats)((at + 129) << 23);
-    const floats sum = FMA(FMA(ratio, step, bins8), ALL(1 / 9.f), ALL(0x1.8p23f));
-    const floats rest = FMA(ratio, step, FMA(sum - 0x1.8p23f, ALL(-9), bins8));
+    const floats x = min_of(ratio, pick(int4_tops, at));
+    const floats step = pick(int4_steps, at), shift = pick(int4_shifts, at);
+    const floats sum = fma_of(fma_of(x, step, shift), ALL(1 / 9.f), ALL(0x1.8p23f));
+    const floats rest = fma_of(x, step, fma_of(sum - 0x1.8p23f, ALL(-9), shift));
     // One less below the boundary; of a negative number, whose ties go to 0, on it, too.
-    const ints q = (ints)sum - 0x4b400000 + (((ints)rest + sign) >> 31);
-    const ints last = (EACH(ints, 1) << at) - 1;
-    const ints code = ((EACH(ints, q[k] < last[k] ? q[k] : last[k]) ^ sign) - sign) + 7;
-    return EACH(ints, code[k] > 0 ? code[k] : 0);
+    const ints q = (ints)sum + (((ints)rest + sign) >> 31);
+    return (q ^ sign) + (7 - sign);
 }
-static inline void int4_entries(const int *codes, float *entry, int n)
+static inline void int4_values(const int *codes, float scale, float *x)
 {
-    for (int i = 0; i < n; i += 8) *(floats *)(entry + i) = int4_entry(*(ints *)(codes + i));
+    for (int i = 0; i < 128; i += LANES)
+        AT(floats, x + i) = int4_entry(AT(ints, codes + i)) * scale;
 }
-static inline void int4_nearest(const float *ratio, int *codes, int n)
+/* In groups of four vectors, so that one group is divided while the codes of another are found. */
+static inline void int4_nearest(const float *x, float scale, int *codes)
 {
-    for (int i = 0; i < n; i += 8) {
-        const floats x = *(floats *)(ratio + i);
-        *(ints *)(codes + i) = int4_decade(size(x));
-    }
-    for (int i = 0; i < n; i += 8) {
-        const floats x = *(floats *)(ratio + i);
-        *(ints *)(codes + i) = int4_code(size(x), *(ints *)(codes + i), (ints)x >> 31);
+    for (int i = 0; i < 128; i += 4 * LANES) {
+        floats ratio[4];
+        ints at[4];
+        for (int k = 0; k < 4; k++) {
+            ratio[k] = AT(floats, x + i + k * LANES) / scale;
+            at[k] = int4_decade(size(ratio[k]));
+        }
+        for (int k = 0; k < 4; k++)
+            AT(ints, codes + i + k * LANES) =
+                int4_code(size(ratio[k]), at[k], (ints)ratio[k] >> 31);
     }
 }
 
-/* int4. At most 128 numbers, which share `scale`. */
-static inline void decode_int4(const unsigned char *packed, float scale, real *x, int n)
+/* int4: blocks of 128 numbers, which share `scale`. */
+static inline void decode_int4(const unsigned char *packed, float scale, float *x)
 {
     int codes[128];
-    float entry[128];
-    for (int i = 0; i < (n + 1) / 2; i++) {
+    for (int i = 0; i < 64; i++) {
         codes[2 * i] = packed[i] >> 4;
         codes[2 * i + 1] = packed[i] & 15;
     }
-    for (int i = n + (n & 1); i & 7; i++) codes[i] = 0;
-    int4_entries(codes, entry, n);
-    for (int i = 0; i < n; i++) x[i] = entry[i] * scale;
+    int4_values(codes, scale, x);
 }
-static inline float encode_int4(const real *x, unsigned char *packed, int n)
+static inline float scale_int4(const float *x)
+{
+    return block_scale(x, 1e-12f, 1.f, 128);
+}
+static inline void encode_int4(const float *x, float scale, unsigned char *packed)
 {
     int codes[128];
-    float ratio[128];
-    const float scale = block_ratios(x, 1e-12f, 1.f, ratio, n);
     if (scale != scale)  // codes of 0 times NaN: nothing of the block is lost sight of
-        for (int i = 0; i < n; i++) codes[i] = 0;
+        for (int i = 0; i < 128; i++) codes[i] = 0;
     else
-        int4_nearest(ratio, codes, n);
-    if (n & 1) codes[n] = 0;
-    for (int i = 0; i < (n + 1) / 2; i++) packed[i] = codes[2 * i] << 4 | codes[2 * i + 1];
-    return scale;
+        int4_nearest(x, scale, codes);
+    for (int i = 0; i < 64; i++)
+        packed[i] = codes[2 * i] << 4 | (codes[2 * i + 1] & 15);
 }
 
 /* k / 16, k from 1: a ratio times 16 is exact, and so is half a step less. */
-static inline void uint4_entries(const int *codes, float *entry, int n)
+static inline void uint4_values(const int *codes, float scale, float *x)
 {
-    for (int i = 0; i < n; i++) entry[i] = (codes[i] + 1) / 16.f;
+    for (int i = 0; i < 128; i++) x[i] = (codes[i] + 1) / 16.f * scale;
 }
-static inline void uint4_nearest(const float *ratio, int *codes, int n)
+static inline void uint4_nearest(const float *x, float scale, int *codes)
 {
-    for (int i = 0; i < n; i++) {
-        const float at = ratio[i] * 16 - 0.5f;
+    for (int i = 0; i < 128; i++) {
+        const float at = x[i] / scale * 16 - 0.5f;
         codes[i] = at < 0 ? 0 : (int)at;
     }
 }
 
-/* int4, numbers from 0 on. At most 128 numbers, which share `scale`. */
-static inline void decode_uint4(const unsigned char *packed, float scale, real *x, int n)
+/* int4, numbers from 0 on: blocks of 128 numbers, which share `scale`. */
+static inline void decode_uint4(const unsigned char *packed, float scale, float *x)
 {
     int codes[128];
-    float entry[128];
-    for (int i = 0; i < (n + 1) / 2; i++) {
+    for (int i = 0; i < 64; i++) {
         codes[2 * i] = packed[i] >> 4;
         codes[2 * i + 1] = packed[i] & 15;
     }
-    for (int i = n + (n & 1); i & 7; i++) codes[i] = 0;
-    uint4_entries(codes, entry, n);
-    for (int i = 0; i < n; i++) x[i] = entry[i] * scale;
+    uint4_values(codes, scale, x);
 }
-static inline float encode_uint4(const real *x, unsigned char *packed, int n)
+static inline float scale_uint4(const float *x)
+{
+    return block_scale(x, 1e-12f, 1.f, 128);
+}
+static inline void encode_uint4(const float *x, float scale, unsigned char *packed)
 {
     int codes[128];
-    float ratio[128];
-    const float scale = block_ratios(x, 1e-12f, 1.f, ratio, n);
     if (scale != scale)  // codes of 0 times NaN: nothing of the block is lost sight of
-        for (int i = 0; i < n; i++) codes[i] = 0;
+        for (int i = 0; i < 128; i++) codes[i] = 0;
     else
-        uint4_nearest(ratio, codes, n);
-    if (n & 1) codes[n] = 0;
-    for (int i = 0; i < (n + 1) / 2; i++) packed[i] = codes[2 * i] << 4 | codes[2 * i + 1];
-    return scale;
+        uint4_nearest(x, scale, codes);
+    for (int i = 0; i < 64; i++)
+        packed[i] = codes[2 * i] << 4 | (codes[2 * i + 1] & 15);
 }
 
 /* float8_e4m3fn: 4 bits of exponent, NaN but no infinity; below 2^-6 a multiple of 2^-9. */
-static inline void fp8_entries(const int *codes, float *entry, int n)
+static inline void fp8_values(const int *codes, float scale, float *x)
 {
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < 256; i++) {
         const unsigned code = codes[i] & 0x7f;
         const float value = code < 8 ? code * 0x1p-9f : number((code << 20) + 0x3c000000);
         const unsigned sign = (codes[i] & 0x80u) << 24;
-        entry[i] = number((code == 0x7f ? 0x7fc00000 : bits(value)) | sign);
+        x[i] = number((code == 0x7f ? 0x7fc00000 : bits(value)) | sign) * scale;
     }
 }
-static inline void fp8_nearest(const float *ratio, int *codes, int n)
+static inline void fp8_nearest(const float *x, float scale, int *codes)
 {
-    for (int i = 0; i < n; i++) {
-        const unsigned w = bits(ratio[i]), size = w & 0x7fffffff;
+    for (int i = 0; i < 256; i++) {
+        const unsigned w = bits(x[i] / scale), size = w & 0x7fffffff;
         const unsigned normal = (size - 0x3c000000 + 0x7ffff + (size >> 20 & 1)) >> 20;
         const unsigned small = bits(number(size) + 0x1p14f) - 0x46800000;
         codes[i] = (w >> 24 & 0x80) | (size < 0x3c800000 ? small : normal);
     }
 }
 
-/* fp8. At most 256 numbers, which share `scale`. */
-static inline void decode_fp8(const unsigned char *packed, float scale, real *x, int n)
+/* fp8: blocks of 256 numbers, which share `scale`. */
+static inline void decode_fp8(const unsigned char *packed, float scale, float *x)
 {
     int codes[256];
-    float entry[256];
-    for (int i = 0; i < n; i++) codes[i] = packed[i];
-    for (int i = n; i & 7; i++) codes[i] = 0;
-    fp8_entries(codes, entry, n);
-    for (int i = 0; i < n; i++) x[i] = entry[i] * scale;
+    for (int i = 0; i < 256; i++) codes[i] = packed[i];
+    fp8_values(codes, scale, x);
 }
-static inline float encode_fp8(const real *x, unsigned char *packed, int n)
+static inline float scale_fp8(const float *x)
+{
+    return block_scale(x, 1e-12f, 448.f, 256);
+}
+static inline void encode_fp8(const float *x, float scale, unsigned char *packed)
 {
     int codes[256];
-    float ratio[256];
-    const float scale = block_ratios(x, 1e-12f, 448.f, ratio, n);
     if (scale != scale)  // codes of 0 times NaN: nothing of the block is lost sight of
-        for (int i = 0; i < n; i++) codes[i] = 0;
+        for (int i = 0; i < 256; i++) codes[i] = 0;
     else
-        fp8_nearest(ratio, codes, n);
-    for (int i = 0; i < n; i++) packed[i] = codes[i];
-    return scale;
+        fp8_nearest(x, scale, codes);
+    for (int i = 0; i < 256; i++) packed[i] = codes[i];
 }
 
 BLOCKS(int8, 256, 1)

@@ -83,8 +83,13 @@ def driver() -> Any:
 
 @cache
 def codec_functions() -> Any:
-    """The library of storage.c and codecs.c. Raises NativeError without a working compiler."""
-    return load(_text("storage.c") + _text("codecs.c"))
+    """The library of `codec_source`. Raises NativeError without a working compiler."""
+    return load(codec_source())
+
+
+def codec_source() -> str:
+    """The C of all codecs."""
+    return "".join(map(_text, ("lanes.c", "storage.c", "codecs.c")))
 
 
 def _text(name: str) -> str:

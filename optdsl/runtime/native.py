@@ -44,6 +44,9 @@ FLAGS = (
     "-fopenmp-simd",
     "-fPIC",
     "-shared",
+    # Where a processor has vectors of 512 bits, gcc takes those of 256. AdamW with parameters
+    # and states in bfloat16, which costs more rounding than memory, was 1.2 times as fast so.
+    *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),
 )
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 """Parameter dtypes that generated kernels can be built for."""

@@ -3,17 +3,11 @@
  * elements [lo, lo + n) of one tensor, whose elements begin at `kept`; what lies `beside` them is a
  * tensor, too, or a number.
  */
-typedef long long i64;
-typedef unsigned short u16;
-
 #define ELEMENTS _Pragma("omp simd") for (i64 i = 0; i < n; i++)
 #define LOAD(name) \
     void load_##name(float *restrict x, const void *kept, const void *beside, i64 lo, i64 n)
 #define SAVE(name) \
     void save_##name(const float *restrict x, void *kept, void *beside, i64 lo, i64 n)
-
-static inline unsigned bits(float x) { unsigned w; __builtin_memcpy(&w, &x, 4); return w; }
-static inline float number(unsigned w) { float x; __builtin_memcpy(&x, &w, 4); return x; }
 
 /* A hash of 32 bits: 16 for each of two elements. */
 static inline unsigned scatter(unsigned x)
@@ -25,43 +19,50 @@ static inline unsigned scatter(unsigned x)
 
 /* As generated kernels widen and narrow (templates/cpu/narrow.c.j2). */
 static inline float from_bf16(u16 x) { return number((unsigned)x << 16); }
-static inline u16 to_bf16(float x)
+static inline unsigned to_bf16(float x)
 {
     const unsigned w = bits(x);
-    return x != x ? w >> 16 | 0x40 : (w + 0x7fff + (w >> 16 & 1)) >> 16;
+    return (x != x ? w | 0x400000 : w + 0x7fff + (w >> 16 & 1)) >> 16;
 }
 static inline float from_fp16(u16 x)
 {
-    const unsigned special = (x & 0x7c00) == 0x7c00 ? 0x7f800000 : 0;
-    const unsigned size = bits(number((unsigned)(x & 0x7fff) << 13) * 0x1p112f) | special;
-    return number(size | (unsigned)(x & 0x8000) << 16);
+    const unsigned code = x & 0x7fff;
+    const unsigned normal = (code << 13) + (code < 0x7c00 ? 0x38000000 : 0x70000000);
+    const float small = (int)code * 0x1p-24f;  // never from a subnormal float: 150 cycles each
+    return number((code < 0x400 ? bits(small) : normal) | (unsigned)(x & 0x8000) << 16);
 }
-static inline u16 to_fp16(float x)
+/* Codes of fp16 count steps of 2^-24 up to 2^-14, whose code is 0x400, and go on from there with
+ * the bits of a float. Both parts are worked out, and infinity is the most: what gcc would make a
+ * branch of, it would make no vectors of. */
+#define LOW(x) ((bits(x) & 0x7fffffff) < 0x38800000 ? bits(x) & 0x7fffffff : 0x38800000)
+#define HIGH(x) ((bits(x) & 0x7fffffff) + 0x38800000 - LOW(x))
+static inline unsigned fp16_of(float x, unsigned steps, unsigned rest)
 {
-    const unsigned w = bits(x), size = w & 0x7fffffff;
-    const unsigned normal = (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13;
-    const unsigned small = bits(number(size) + 0.5f) - 0x3f000000;
-    const unsigned finite = size < 0x38800000 ? small : normal;
-    return (w >> 16 & 0x8000) | (x != x ? 0x7e00 : size >= 0x477ff000 ? 0x7c00 : finite);
+    const unsigned code = steps + ((HIGH(x) - 0x38000000 + rest) >> 13) - 0x400;
+    const unsigned finite = code < 0x7c00 ? code : 0x7c00;
+    return (bits(x) >> 16 & 0x8000) | finite | (unsigned)(x != x) << 9;
+}
+static inline unsigned to_fp16(float x)
+{
+    const unsigned steps = bits(number(LOW(x)) + 0.5f) - 0x3f000000;
+    return fp16_of(x, steps, 0xfff + (HIGH(x) >> 13 & 1));
 }
 
-static inline u16 up_bf16(float x, unsigned random)
+static inline unsigned up_bf16(float x, unsigned random)
 {
     const unsigned w = bits(x);
     return (x != x ? w | 0x400000 : w + random) >> 16;
 }
-static inline u16 up_fp16(float x, unsigned random)
+static inline unsigned up_fp16(float x, unsigned random)
 {
-    const float size = __builtin_fabsf(x), steps = size * 0x1p24f, below = __builtin_floorf(steps);
-    const unsigned normal = (bits(x) + (random >> 3)) & 0xffffe000;
-    const float small = (below + (random < (steps - below) * 65536.0f)) * 0x1p-24f;
-    const unsigned sign = bits(x) & 0x80000000;
-    return to_fp16(x != x ? x : number(size < 0x1p-14f ? bits(small) | sign : normal));
+    const float steps = number(LOW(x)) * 0x1p24f;
+    const int below = (int)steps;
+    return fp16_of(x, below + ((int)random < (steps - below) * 65536.0f), random >> 3);
 }
 
 /* A parameter of 16 bits that rounds at random: `beside` is the key of this step. Tasks begin with
- * a multiple of 32 elements, of which the first half take upper halves, the others lower ones: 16
- * are what a vector of 256 bits stores at once. */
+ * a multiple of 32 elements, of which the first half take upper halves of 16 hashes, the others
+ * lower ones. */
 #define STOCHASTIC(half) \
     LOAD(stochastic_##half) \
     { \
@@ -73,12 +74,15 @@ static inline u16 up_fp16(float x, unsigned random)
         u16 *restrict p = (u16 *)kept + lo; \
         const unsigned key = (unsigned)(i64)beside + (unsigned)(lo >> 1); \
         i64 i = 0; \
-        for (; i + 32 <= n; i += 32) \
+        for (; i + 32 <= n; i += 32) { \
+            unsigned words[32]; \
             _Pragma("omp simd") for (int k = 0; k < 16; k++) { \
                 const unsigned random = scatter(key + (unsigned)(i >> 1) + k); \
-                p[i + k] = up_##half(x[i + k], random >> 16); \
-                p[i + 16 + k] = up_##half(x[i + 16 + k], random & 0xffff); \
+                words[k] = up_##half(x[i + k], random >> 16); \
+                words[16 + k] = up_##half(x[i + 16 + k], random & 0xffff); \
             } \
+            for (int k = 0; k < 32; k++) p[i + k] = words[k]; \
+        } \
         for (; i < n; i++) { \
             const unsigned random = scatter(key + (unsigned)(i >> 5 << 4) + (i & 15)); \
             p[i] = up_##half(x[i], i & 16 ? random & 0xffff : random >> 16); \
@@ -142,20 +146,40 @@ SAVE(split_bf16)
     }
 }
 
-/* Codes of blocks, of which a task has whole ones: [lo, lo + n) begins with a block. */
+/* Codes of blocks: [lo, lo + n) begins with a block; the last of a tensor is as with zeros behind
+ * it. All scales come first: what a block's largest number is compared for is not waited for. */
 #define BLOCKS(name, block, per_byte) \
     LOAD(name) \
     { \
-        for (i64 i = 0; i < n; i += block) \
-            decode_##name((const unsigned char *)kept + (lo + i) / per_byte, \
-                          ((const float *)beside)[(lo + i) / block], x + i, \
-                          n - i < block ? n - i : block); \
+        const unsigned char *packed = (const unsigned char *)kept + lo / per_byte; \
+        const float *scale = (const float *)beside + lo / block; \
+        i64 i = 0; \
+        for (; i + block <= n; i += block) \
+            decode_##name(packed + i / per_byte, scale[i / block], x + i); \
+        if (i < n) { \
+            unsigned char codes[block / per_byte] = {0}; \
+            float values[block]; \
+            __builtin_memcpy(codes, packed + i / per_byte, (n - i + per_byte - 1) / per_byte); \
+            decode_##name(codes, scale[i / block], values); \
+            __builtin_memcpy(x + i, values, 4 * (n - i)); \
+        } \
     } \
     SAVE(name) \
     { \
-        for (i64 i = 0; i < n; i += block) \
-            ((float *)beside)[(lo + i) / block] = \
-                encode_##name(x + i, (unsigned char *)kept + (lo + i) / per_byte, \
-                              n - i < block ? n - i : block); \
+        unsigned char *packed = (unsigned char *)kept + lo / per_byte; \
+        float *scale = (float *)beside + lo / block; \
+        const i64 whole = n / block * block; \
+        for (i64 i = 0; i < whole; i += block) scale[i / block] = scale_##name(x + i); \
+        for (i64 i = 0; i < whole; i += block) \
+            encode_##name(x + i, scale[i / block], packed + i / per_byte); \
+        if (whole < n) { \
+            unsigned char codes[block / per_byte]; \
+            float values[block] = {0}; \
+            __builtin_memcpy(values, x + whole, 4 * (n - whole)); \
+            scale[whole / block] = scale_##name(values); \
+            encode_##name(values, scale[whole / block], codes); \
+            if (n % per_byte) codes[(n - whole) / per_byte] &= 0xf0; \
+            __builtin_memcpy(packed + whole / per_byte, codes, \
+                             (n - whole + per_byte - 1) / per_byte); \
+        } \
     }
-#define real float

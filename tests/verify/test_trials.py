@@ -154,7 +154,7 @@ DAMAGE = {
     "a state that is not written": ("AdamW", "v_at[i] = v_narrow(v_new);", ""),
     "an old state read": ("AdamW", "(m_new / (sqrt", "(m / (sqrt"),
     "no weight decay": ("AdamW", "fma(s1, p, ", "fma(0, p, "),
-    "an element that is left out": ("AdamW", "i < hi;", "i < hi - (hi == 17);"),
+    "an element that is left out": ("AdamW", "i < stop;", "i < stop - (hi == 17);"),
     "a norm off by 1e-5": ("LAMB", "root = sqrt(sum_p2)", "root = 1.00001f * sqrt(sum_p2)"),
     "a sum without its last element": ("LAMB", "sum_p2_block += p * p", LAST),
     "a reduction that begins at 1": ("ClippedLion", "sum_all_total = 0", "sum_all_total = 1"),
@@ -170,7 +170,7 @@ def test_damage_is_found(kind: str) -> None:
 
 
 def test_rounding_that_truncates_is_found() -> None:
-    old = "return x != x ? w >> 16 | 0x40 : (w + 0x7fff + (w >> 16 & 1)) >> 16;"
+    old = "return (x != x ? w | 0x400000 : w + 0x7fff + (w >> 16 & 1)) >> 16;"
     one = damaged("SGD", old, "return w >> 16;")
     (plain, *_) = outcomes(one, ("cpu",), torch.bfloat16)
     assert not plain.passed
