@@ -7,6 +7,7 @@ import os
 import pytest
 
 from tests.contract.report import Report
+from tests.zoo.checked import Checked
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,10 +21,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write docs/contract.md from the outcomes of the tests that are marked so",
     )
+    parser.addoption(
+        "--checked",
+        action="store_true",
+        help="write docs/zoo/checked.json from what rules were held to in the tests that run",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Triton decides when it is imported whether it interprets; only `-m gpu` has a GPU to use."""
     config.pluginmanager.register(Report(config))
+    config.pluginmanager.register(Checked(config))
     if config.option.markexpr != "gpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -11,7 +11,7 @@ import importlib
 from pathlib import Path
 
 from optdsl.cli.terminal import Fault, write_file
-from optdsl.gallery.pages import has_pictures, pages, shipped_rules
+from optdsl.gallery.pages import has_pictures, pages, read_checks, shipped_rules
 
 
 def write(options: argparse.Namespace) -> None:
@@ -27,7 +27,7 @@ def write(options: argparse.Namespace) -> None:
     drawn = [each.name for each in rules if has_pictures(folder / "zoo", each.name)]
     (folder / "zoo").mkdir(parents=True, exist_ok=True)
     count = 0
-    for name, text in pages(rules, drawn):
+    for name, text in pages(rules, drawn, read_checks(folder / "zoo")):
         write_file(folder / name, text)
         count += 1
     print(f"{folder / 'zoo.md'} and {count - 1} pages: written")

@@ -7,7 +7,9 @@ file: the text, the formulas (latex), hyperparameters and what they may be, pass
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -102,12 +104,27 @@ def has_pictures(folder: Path, name: str) -> bool:
 # ---------------------------------------------------------------- pages
 
 
-def page(each: Shipped, pictures: bool = False) -> str:
+AGREES = r"(?:agrees with|,) ([^,;]+?) (exactly|to [\d.]+(?:e[+-]?\d+)?)"
+"""A published implementation, as tests/data says of one: its name, and how far it is off."""
+
+Checks = Mapping[str, Mapping[str, float]]
+"""What a rule was held to, as `tests/zoo` found it: by kind (oracle, peer), by source, the largest
+error."""
+
+
+def read_checks(folder: Path) -> dict[str, Checks]:
+    """What the gallery's folder says of each rule; nothing where there is no such file."""
+    file = folder / "checked.json"
+    found: dict[str, Checks] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return found
+
+
+def page(each: Shipped, pictures: bool = False, checks: Checks | None = None) -> str:
     """The page of one rule, with its pictures if there are any."""
     parts = [f"# {each.name}", each.doc, _text(each)]
     if each.rule is not None:
         parts += [_formulas(each.rule), _hyperparameters(each.rule)]
-    parts.append(_costs(each))
+    parts += [_costs(each), _checked(checks or {})]
     if pictures:
         parts += [
             "## Pictures\n\nAt the learning rate of a sweep that ends lowest: the path on "
@@ -157,34 +174,75 @@ def _costs(each: Shipped) -> str:
     )
 
 
-def overview(rules: list[Shipped], picture: str = "") -> str:
+def _checked(checks: Checks) -> str:
+    rows = [
+        f"- {source[0].upper()}{source[1:]}: {_off(error)}."
+        for source, error in checks.get("oracle", {}).items()
+    ]
+    rows += [
+        f"- `{source}`, installed beside it, over tens of steps: {_off(error)}."
+        for source, error in checks.get("peer", {}).items()
+    ]
+    return "\n".join(["## Checked\n\nIn float64, against:\n", *rows]) if rows else ""
+
+
+def overview(rules: list[Shipped], picture: str, checks: Mapping[str, Checks]) -> str:
     """The table of all rules. Columns: what it says of itself, lines, passes, bytes a step and
-    bytes of state per parameter."""
+    bytes of state per parameter, how far it is off what it was held to, what runs it."""
     head = [
         "# The zoo",
         "",
         "Every rule that ships, made by `optdsl zoo pages` from the rule files. Lines are those of "
         "the rule without docstring and `require`; passes, bytes and bytes of state are per step "
-        "and float32 parameter of a matrix, in the long run.",
+        "and float32 parameter of a matrix, in the long run. The oracle is an independent "
+        "implementation in float64, published code is what that was compared with in turn (each "
+        "rule's page says what); errors are the largest seen.",
     ]
     if picture:
         head += ["", f"![all rules on Rosenbrock's function]({picture})"]
-    rows = ["", "| rule | paper | lines | passes | bytes | state |", "| --- " * 6 + "|"]
-    return "\n".join([*head, *rows, *map(_row, rules)]) + "\n"
+    titles = ["rule", "paper", "lines", "passes", "bytes", "state"]
+    titles += ["oracle error", "published code", "targets"]
+    rows = ["", f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
+    rows += [_row(each, checks.get(each.name, {})) for each in rules]
+    return "\n".join([*head, *rows]) + "\n"
 
 
-def _row(each: Shipped) -> str:
+def _row(each: Shipped, checks: Checks) -> str:
     if each.report is None:
-        costs = ["", "", "wrapper" if each.kind == "wrapper" else "interpreter"]
+        costs = 3 * ["its rule's" if each.kind == "wrapper" else "-"]
     else:
         steady = each.report.steady
         costs = [str(steady.over_memory), f"{steady.bytes:g}", f"{steady.state_bytes:g}"]
     cells = [f"[{each.name}](zoo/{each.name}.md)", each.title, str(each.lines), *costs]
+    errors = checks.get("oracle", {}).values()
+    cells += [_short(max(errors)) if errors else "", _published(checks)]
+    cells.append("interpreter" if each.report is None and each.kind == "rule" else "cpu, triton")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def pages(rules: list[Shipped], drawn: Collection[str]) -> Iterator[tuple[str, str]]:
+def _short(error: float) -> str:
+    return f"{error:.0e}" if error else "exact"
+
+
+def _off(error: float) -> str:
+    return f"off by at most {error:.0e}" if error else "exact"
+
+
+def _published(checks: Checks) -> str:
+    """How far published implementations are off: their number, and the largest error."""
+    errors = {name: float(error) for name, error in checks.get("peer", {}).items()}
+    for source in checks.get("oracle", {}):
+        for name, error in re.findall(AGREES, source):
+            errors[name] = 0.0 if error == "exactly" else float(error.removeprefix("to "))
+    if not errors:
+        return "none" if checks else ""
+    return f"{len(errors)}, {_short(max(errors.values()))}"
+
+
+def pages(
+    rules: list[Shipped], drawn: Collection[str], checks: Mapping[str, Checks]
+) -> Iterator[tuple[str, str]]:
     """All files as (path from the folder, text). `drawn` are the rules that have pictures."""
-    yield "zoo.md", overview(rules, "zoo/paths/overview.png" if drawn else "")
+    yield "zoo.md", overview(rules, "zoo/paths/overview.png" if drawn else "", checks)
     for each in rules:
-        yield f"zoo/{each.name}.md", page(each, each.name in drawn)
+        yield f"zoo/{each.name}.md", page(each, each.name in drawn, checks.get(each.name))

@@ -13,7 +13,7 @@ from optdsl.cli import main
 from optdsl.diagnostics import Sink
 from optdsl.frontend.rules import lower_rule
 from optdsl.frontend.scope import make_scope
-from optdsl.gallery.pages import Shipped, find, has_pictures, page, shipped_rules
+from optdsl.gallery.pages import Shipped, find, has_pictures, page, read_checks, shipped_rules
 from optdsl.gallery.paths import FUNCTIONS, Function, best_path
 from optdsl.gallery.pictures import curves, overview, sheet
 from optdsl.gallery.training import best_curve, tasks, train
@@ -188,6 +188,15 @@ def test_a_run_is_the_same_each_time() -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_the_committed_pages_are_of_these_rules(name: str) -> None:
     folder = Path(__file__).parents[2] / "docs" / "zoo"
+    checks = read_checks(folder).get(name)
     assert (folder / f"{name}.md").read_text("utf-8") == page(
-        RULES[name], has_pictures(folder, name)
+        RULES[name], has_pictures(folder, name), checks
     ), "run `optdsl zoo pages`"
+
+
+def test_the_committed_table_has_no_gap() -> None:
+    lines = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text("utf-8").splitlines()
+    rows = [re.split(r"(?<!\\)\|", each)[1:-1] for each in lines if each.startswith("| [")]
+    assert len(rows) == len(RULES)
+    gaps = [row[0] for row in rows if len(row) != 9 or not all(map(str.strip, row))]
+    assert not gaps, "run `pytest tests/zoo --checked`, then `optdsl zoo pages`"

@@ -74,12 +74,17 @@ def trained(make: Make, params: list[Tensor], steps: list[list[Tensor]]) -> list
 @pytest.mark.parametrize(
     ("name", "options", "theirs", "bound"), CASES, ids=[f"{c[0]}{i}" for i, c in enumerate(CASES)]
 )
-def test_twenty_steps_agree(name: str, options: dict[str, Any], theirs: Make, bound: float) -> None:
+def test_twenty_steps_agree(
+    name: str, options: dict[str, Any], theirs: Make, bound: float, record_property: Any
+) -> None:
     torch.manual_seed(0)
     params = [torch.randn(shape, dtype=torch.float64) for shape in SHAPES]
     steps = [[torch.randn_like(p) for p in params] for _ in range(20)]
     ours = trained(
         lambda p: compiled(name)(p, lr=0.05, backend="reference", **options), params, steps
     )
+    error = 0.0
     for a, b in zip(ours, trained(theirs, params, steps), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=bound)
+        error = max(error, float((a - b).abs().max()))
+    record_property("checked", ("peer", name, "pytorch_optimizer", error))

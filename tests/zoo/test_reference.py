@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from optdsl import interpreter
+from optdsl.frontend.scope import shipped_index
 from optdsl.ir.nodes import Rule
 from optdsl.types import Instances
 from tests.rules import rules_of, shipped_rules
@@ -93,8 +94,18 @@ class ReferenceRun:
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
-def test_reference_keeps_the_values(case: Case) -> None:
-    check(case, ReferenceRun(case, rules()[case.runs]))
+def test_reference_keeps_the_values(case: Case, record_property: Any) -> None:
+    error = check(case, ReferenceRun(case, rules()[case.runs]))
+    for name in kept_by(case):
+        record_property("checked", ("oracle", name, case.source, error))
+
+
+def kept_by(case: Case) -> list[str]:
+    """The shipped rules that a case speaks of: the one that it runs, and those of its file that no
+    case runs by name, which are within others."""
+    run = {each.runs for each in cases()} - {case.runs}
+    own = [n for n, path in shipped_index().items() if path.stem == case.stem and n not in run]
+    return list(dict.fromkeys([*({case.runs} & shipped_index().keys()), *own]))
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)

@@ -67,7 +67,9 @@ def scalars_in_float64() -> Iterator[None]:
 @pytest.mark.usefixtures("scalars_in_float64")
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize(("name", "options"), CASES, ids=lambda each: str(each))
-def test_fifty_steps_agree_with_torch(name: str, options: dict[str, Any], backend: str) -> None:
+def test_fifty_steps_agree_with_torch(
+    name: str, options: dict[str, Any], backend: str, record_property: Any
+) -> None:
     torch.manual_seed(0)
     params = [torch.randn(shape, dtype=torch.float64) for shape in SHAPES]
     gradients = [[torch.randn_like(p) for p in params] for _ in range(50)]
@@ -76,6 +78,8 @@ def test_fifty_steps_agree_with_torch(name: str, options: dict[str, Any], backen
     theirs = trained(lambda p: reference(p, **options), params, gradients)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    error = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
+    record_property("checked", ("peer", name, "torch.optim", error))
 
 
 def relative_error(make: Any, dtype: torch.dtype) -> float:
