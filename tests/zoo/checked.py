@@ -1,8 +1,8 @@
 """docs/zoo/checked.json, from the outcomes of the tests that hold rules to published values.
 
-Input: `record_property("checked", (kind, rule, source, error))` of tests that passed: kind is oracle
-or peer, source what the rule was held to, error the largest seen. Output: with `--checked` the file,
-in which what ran is new. Does not do: run anything, the pages (optdsl/gallery).
+Input: `record_property("checked", (kind, rule, source, error))` of tests that passed: kind is
+oracle or peer, source what the rule was held to, error the largest seen. Output: with `--checked`
+the file, in which what ran is new. Does not do: run anything, the pages (optdsl/gallery).
 """
 
 from __future__ import annotations

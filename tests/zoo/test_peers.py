@@ -1,6 +1,6 @@
 """Shipped rules beside a library's, on random shapes: 20 steps in float64, the rate halved midway.
 
-Needs `.[peers]`, and says so where that is not installed. Only rules whose reference is known to be
+It comes with `.[test]`. Only rules whose reference is known to be
 right are here; tests/data says of each case what else it was compared with.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.runtime.test_rules import compiled
 
-peers = pytest.importorskip("pytorch_optimizer", reason="needs pip install '.[peers]'")
+peers = pytest.importorskip("pytorch_optimizer", reason="needs pip install '.[test]'")
 
 SHAPES = [(5,), (4, 6), (6, 4), (3, 2, 2, 2), (1, 7)]
 Make = Callable[[list[Tensor]], Any]
