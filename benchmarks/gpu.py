@@ -32,7 +32,7 @@ from torch.nn import Parameter
 import optdsl.zoo
 from optdsl.bench import records as files
 from optdsl.bench.cases import CASES, Case
-from optdsl.bench.contests import CONTESTS
+from optdsl.bench.contests import CONTESTS, GPU_CONTESTS
 from optdsl.bench.records import Records
 from optdsl.bench.report import chart, tables
 from optdsl.bench.run import Race
@@ -42,6 +42,8 @@ from tests.triton.sources import SHOWN, ZOO
 
 Shapes = list[tuple[int, ...]]
 SMALL = Case("small", "small", ((40, 30),))
+CODED = Case("small", "small", ((65, 64),))
+"""Large enough for codes."""
 CHECKED: Shapes = [(9, 7), (128, 96), (300, 257), (70,), (), (3, 4, 5), (6, 3000)]
 DRY_CHECKED: Shapes = [(9, 7), (8, 16), (70,), (3, 4, 5)]
 DTYPES = (torch.float32, torch.bfloat16)
@@ -118,17 +120,25 @@ def compile_kernels(sources: Sequence[str]) -> Iterator[str]:
 
 def all_races(dry: bool) -> list[Race]:
     """Every contest on its cases, in both dtypes."""
+    contests = {**CONTESTS, **GPU_CONTESTS}
     if dry:
         return [
-            Race(contest, SMALL, 1, 0.0, dtype=dtype, backend="triton")
-            for contest in CONTESTS.values()
+            Race(
+                contest,
+                CODED if name in GPU_CONTESTS else SMALL,
+                1,
+                0.0,
+                dtype=dtype,
+                backend="triton",
+            )
+            for name, contest in contests.items()
             for dtype in DTYPES
         ]
     return [
         Race(
             contest, case.matrices() if contest.matrices else case, 1, SECONDS, "cuda", dtype=dtype
         )
-        for contest in CONTESTS.values()
+        for contest in contests.values()
         for key, case in CASES.items()
         if key in contest.cases and not case.sharded
         for dtype in DTYPES

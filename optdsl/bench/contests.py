@@ -83,7 +83,8 @@ class Contest:
 
     def steady(self) -> VariantReport:
         """What a step in the long run reads and writes, with this contest's arguments."""
-        (compiled,) = compile_source(Source(f"{self.name}.opt", self.text), None).rules
+        source = Source(f"{self.name}.opt", self.text)
+        (compiled,) = compile_source(source, None, storage=self.options.get("storage")).rules
         plan = compiled.plan
         hypers = tuple(
             replace(each, default=self.options.get(each.name, each.default))
@@ -142,6 +143,21 @@ wrapper Clipped(inner, max_norm = 1.0):
     g *= min(1, max_norm / (norm(g, over = all) + 1e-6))
     step inner
 """
+GPU_CONTESTS = {
+    "AdamW, int8 states": Contest(
+        "AdamW, int8 states",
+        "optimizer Mine = AdamW\n",
+        {"storage": "int8"},
+        peers=(
+            *_torch("AdamW")[:1],
+            _of("bitsandbytes.optim", "AdamW8bit", weight_decay=1e-2),
+            _of("torchao.optim", "AdamW8bit", weight_decay=1e-2, patient=True),
+        ),
+        cases=("a", "b", "g"),
+    )
+}
+"""Those that are of interest where the arithmetic of codes is not what a step waits for; on a
+processor see benchmarks/storage.py."""
 CONTESTS = {
     contest.name: contest
     for contest in (

@@ -24,7 +24,7 @@ from optdsl.runtime.native import NativeError, load, load_kernels
 from optdsl.runtime.nearness import Phase, phases
 from optdsl.runtime.packing import Able
 from optdsl.runtime.program import Program
-from optdsl.runtime.stages import DevicePlan, PrologueCall, StepClass
+from optdsl.runtime.stages import DevicePlan, StepClass
 from optdsl.runtime.storage import compute_dtype
 from optdsl.runtime.stored import PLAIN
 from optdsl.runtime.tables import Cutting, Ints, Launch, StageTable
@@ -129,15 +129,6 @@ class CpuRunner:
 
     def begin(self, *, addresses: bool) -> None:
         """Nothing: the kernels read the plan's own arrays."""
-
-    def begin_resident(
-        self, prologues: Sequence[PrologueCall], *, addresses: bool, capturing: bool
-    ) -> None:
-        """Never called: host memory is where t lies already."""
-        raise NotImplementedError
-
-    def end_residence(self) -> None:
-        """Nothing: see `begin_resident`."""
 
     def run(self, first: int, last: int) -> None:
         """Runs stages [first, last) in at most one parallel region."""

@@ -16,7 +16,7 @@ Relies on: stages.py. Does not do: launching a kernel (triton.py), the choice to
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,7 +30,7 @@ from optdsl.runtime.holdings import describe
 from optdsl.runtime.matching import STEPS
 from optdsl.runtime.plans import set_addresses
 from optdsl.runtime.program import Program
-from optdsl.runtime.stages import DevicePlan, PrologueCall, StepClass
+from optdsl.runtime.stages import DevicePlan, PrologueCall, ResidentRunner, StepClass
 from optdsl.runtime.state import STEP
 from optdsl.runtime.tables import Floats
 
@@ -216,8 +216,7 @@ class Residents:
         if self.plans:
             self.read(groups)
             for plan in self.plans:
-                assert plan.runner is not None
-                plan.runner.end_residence()
+                _runner(plan).end_residence()
             self.plans = []
 
     def settle_for(
@@ -243,7 +242,6 @@ class Residents:
     ) -> None:
         """Starts a step of `plan`, up to its scalars. `scaling` is what a gradient scaler says: its
         scale, and whether it found Inf. Raises RuntimeError where a graph would get old numbers."""
-        assert plan.runner is not None
         tables = self.of(plan)
         if not graph:
             tables.sync(groups)
@@ -254,7 +252,7 @@ class Residents:
             )
         tables.prepare(groups, *scaling)
         addresses = set_addresses(plan, gradients)
-        plan.runner.begin_resident(tables.prologues, addresses=addresses, capturing=graph)
+        _runner(plan).begin_resident(tables.prologues, addresses=addresses, capturing=graph)
         if graph:
             plan.addresses = b""  # they stand in the graph, not yet in the table
 
@@ -305,6 +303,11 @@ class Residents:
             cohort.t = count
         self.enter(self.captured, groups, cohorts)
         self.sync(groups)
+
+
+def _runner(plan: DevicePlan) -> ResidentRunner:
+    """That of a plan that resides: the engine lets only plans of targets do so that can."""
+    return cast(ResidentRunner, plan.runner)
 
 
 def capturing() -> bool:

@@ -134,6 +134,13 @@ class Runner(Protocol):
     def begin(self, *, addresses: bool) -> None:
         """Starts a step: scalars were written, addresses of gradients too where that is said."""
 
+    def run(self, first: int, last: int) -> None:
+        """Runs stages [first, last), each with both levels of its finish."""
+
+
+class ResidentRunner(Runner, Protocol):
+    """That of a target whose plans may reside on the device (see residence.py)."""
+
     def begin_resident(
         self, prologues: Sequence[PrologueCall], *, addresses: bool, capturing: bool
     ) -> None:
@@ -142,9 +149,6 @@ class Runner(Protocol):
 
     def end_residence(self) -> None:
         """The host writes scalars again from now on."""
-
-    def run(self, first: int, last: int) -> None:
-        """Runs stages [first, last), each with both levels of its finish."""
 
 
 @dataclass(frozen=True)

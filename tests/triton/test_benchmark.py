@@ -23,3 +23,4 @@ def test_a_dry_run_ends_well() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "stack" not in done.stdout and "gfx942" in done.stdout
+    assert "int8 states" in done.stdout
