@@ -337,6 +337,8 @@ class _Variant:
         size = self._size(value.type.shape.dims)
         if value.op == "matmul":
             return row.flops * size * self._size((value.args[0].type.shape.cols,))
+        if value.op == "kth_smallest":  # a sort
+            return row.flops * self._size(value.args[0].type.shape.dims)
         if row.kind is Kind.MATRIX and row.flops:  # inverses and decompositions: n^3
             side = self._size((value.args[0].type.shape.rows,))
             return row.flops * side**2 * self._size((value.type.shape.cols,))

@@ -235,6 +235,11 @@ _REDUCTIONS = [
         "minimum({0}, {1})", 1, 0.0,
         identity=float("inf"),
     ),
+    # Never in a kernel: worked out between stages from what lies in memory (runtime/joins.py).
+    Op(
+        "kth_of", Kind.REDUCE, 1, "the k-th smallest element over parameters; attribute k", "",
+        flops=20, error=0.0, identity=float("nan"),
+    ),
 ]
 
 

@@ -68,8 +68,11 @@ class Ordering(Matrices):
         return self.emit.shaped("reshape", [value], shape, call.span, n=n, m=m)
 
     def _call_kth_smallest(self, call: ast.Call) -> Binding:
-        args, named = self.arguments(call, 2, 2, frozenset({"axis"}))
+        args, named = self.arguments(call, 2, 2, frozenset({"axis", "over"}))
         value, k = self._tensor(args[0], call), self.as_value(args[1], call.span)
+        over = self._over(named.get("over"), call.span)
+        if over is not None:
+            return self._kth_of(call, value, over, self._axis(named.get("axis"), call.span))
         shape, axis = value.type.shape, self._axis(named.get("axis"), call.span)
         if axis is None:
             dims: tuple[int, ...] = (-3, -2, -1) if BATCH in shape.lead else (-2, -1)
@@ -83,6 +86,18 @@ class Ordering(Matrices):
         if not k.type.shape.is_scalar:
             self.fail("E322", "the k of `kth_smallest` is one number", call.span)
         return self.emit.shaped("kth_smallest", [value, k], result, call.span, dims=dims)
+
+    def _kth_of(
+        self, call: ast.Call, value: Value, over: str, axis: int | str | None
+    ) -> Binding:
+        """The statistic over all elements of several parameters."""
+        self._no_device_condition("a reduction over parameters", call.span)
+        lead = [each for each in value.type.shape.lead if each != BATCH]
+        if over == "workers" or axis is not None or lead:
+            self.fail("E322", "an order statistic `over` takes whole parameters in", call.span)
+        found = self.emit.reduce("kth_of", value, None, over, self.path, call.span)
+        attributes = {**dict(found.attrs), "k": self.dim(call.args[1].value)}
+        return self.builder.make("kth_of", found.args, found.type, call.span, **attributes)
 
     # ------------------------------------------------------------ arguments
 

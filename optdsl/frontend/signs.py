@@ -27,7 +27,8 @@ POSITIVE, NONNEGATIVE, ANY = 2, 1, 0
 # fmt: off
 KEEP = frozenset({
     "pow", "sum", "max_of", "min_of", "full", "index", "transpose", "diag", "wide", "unwide",
-    "tall", "untall", "unfold", "fold", "take", "flip", "reshape", "kth_smallest", "gather",
+    "tall", "untall", "unfold", "fold", "take", "flip", "reshape", "kth_smallest", "kth_of",
+    "gather",
     "to_host", "worker_sum", "worker_max", "worker_min",
 })
 # fmt: on

@@ -65,6 +65,7 @@ _BY_NAME = {
     "unfold": {"n", "m", "others"},
     "fold": {"n", "m", "others"},
     "kth_smallest": {"dims"},
+    "kth_of": {"k"},
     "part": {"index"},
 }
 _PLAN_ONLY = frozenset({"load", "scalar", "row_result", "g_scale"})

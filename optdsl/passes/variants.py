@@ -22,6 +22,8 @@ MOST = 256
 
 EVALUATIONS = frozenset({"loss_at", "grad_at"})
 """Evaluations of the model: one for all parameters that execute the statement."""
+STATISTICS = frozenset({"kth_of"})
+"""Reductions over parameters that no kernel has a part in."""
 
 
 @dataclass
@@ -143,7 +145,7 @@ def _resolve(
             stack.pop()
             continue
         if value in sites:
-            leaf = "evaluated" if value.op in EVALUATIONS else "result"
+            leaf = "evaluated" if value.op in EVALUATIONS | STATISTICS else "result"
             done[value] = rule.builder.make(leaf, (), value.type, value.span, slot=sites[value])
             done[value].name = done[value].name or value.name
             continue

@@ -243,6 +243,10 @@ class ClassBuffers:
         own = self.holdings.sizes(self.members[index], h, cohort.e)
         return ChainMap(own, self.holdings.inputs.axes)
 
+    def size(self, text: str) -> int:
+        """A size that the rule names, of the first parameter."""
+        return self._sizes(0)[text]
+
     def _dims(self, buffer: Any, index: int) -> tuple[int, ...]:
         """The shape of `buffer` (a Temp or State) in the matrix view of one parameter."""
         if buffer.domain == "shaped":
@@ -325,10 +329,10 @@ class ClassBuffers:
         return self._reader(name, self._key(0))(0, 1).clone()
 
     def write(self, name: str, index: int, value: Tensor) -> None:
-        """Writes a temp of one parameter, or one that all share."""
+        """Writes a temp of one parameter, or one that it shares with its group or with all."""
         temp, key = self.temps[name], self._key(index)
-        if temp.domain == "all":
-            self._reader(name, key)(0, 1).copy_(value)
+        if temp.domain in ("group", "all"):
+            self._reader(name, key)(0, 1).copy_(value.reshape(()))
             return
         place = self.groups[key].index(index)
         view = self._temp_view(temp, key)[place]

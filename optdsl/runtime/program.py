@@ -146,13 +146,14 @@ class Evaluation:
 class Join:
     """A reduction over parameters behind everything else of `stage`: `op` as for a reduction, over
     the temp `part` of each of the group's or of all, as `over` says; what it gives is written to
-    the temp `slot` of each."""
+    the temp `slot` of each. Of kth_of, the `k`-th smallest of all elements, k may be a size."""
 
     stage: int
     op: str
     slot: str
     part: str
     over: str
+    k: int | str | None = None
 
 
 @dataclass(frozen=True)

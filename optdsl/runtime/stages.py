@@ -75,6 +75,7 @@ class Joined:
     op: str
     slot: str
     over: str
+    k: int | None
     parts: list[tuple[StepClass, str]]
 
 
@@ -346,7 +347,8 @@ def _segments(
             evaluated.points.append((step_class, each.point))
         for one in step_class.table.variant.joins:
             known = joins.setdefault(one.stage, {})
-            joined = known.setdefault(one.slot, Joined(one.op, one.slot, one.over, []))
+            k = step_class.buffers.size(one.k) if isinstance(one.k, str) else one.k
+            joined = known.setdefault(one.slot, Joined(one.op, one.slot, one.over, k, []))
             joined.parts.append((step_class, one.part))
     segments, first = [], 0
     for number in sorted({*batches, *joins, *models}):

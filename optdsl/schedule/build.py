@@ -92,12 +92,13 @@ class VariantBuilder:
         models, joins = [], []
         for slot, value in sorted(self.variant.between.items()):
             point, stage = value.args[0], self.variant.behind(slot)
-            buffer = None if point.op == "param" else self.buffer(self.temps[point], point)
+            buffer = self.buffer(self.temps[point], point) if point in self.temps else None
             if value.op in EVALUATIONS:
                 models.append(ModelPass(stage, value.op, slot, buffer))
             else:
                 assert buffer is not None
-                joins.append(Join(stage, value.op, slot, buffer, value.attr("over")))
+                k = dict(value.attrs).get("k")
+                joins.append(Join(stage, value.op, slot, buffer, value.attr("over"), k))
         return tuple(sorted(models, key=lambda each: each.stage)), tuple(joins)
 
     # ------------------------------------------------------------ names

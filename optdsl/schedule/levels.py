@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from optdsl.ir.nodes import Builder, Value, operands, reachable
 from optdsl.ir.rewrite import rebuild, rewrite
 from optdsl.ops import OPS, Kind
-from optdsl.passes.variants import EVALUATIONS, Straight
+from optdsl.passes.variants import EVALUATIONS, STATISTICS, Straight
 from optdsl.schedule.plan import Domain, domain_of
 
 LIBRARY_OPS = frozenset({"loop", "loop_result", "index", "put_index", "part"})
@@ -113,8 +113,13 @@ def _separate(builder: Builder, variant: Straight, view: str) -> Levelled:
     shared: dict[str, Value] = {}
     between: dict[str, Value] = {}
     for slot, (op, value) in variant.contributions.items():
-        own = value if op in EVALUATIONS else _within_each(builder, value, view)
-        (between if own.op in EVALUATIONS or _odd(own, view) else shared)[slot] = own
+        own = value
+        if op in STATISTICS:
+            own = _in_memory(builder, value, view)
+        elif op not in EVALUATIONS:
+            own = _within_each(builder, value, view)
+        apart = own.op in EVALUATIONS | STATISTICS or _odd(own, view)
+        (between if apart else shared)[slot] = own
     coupled = (*shared.values(), *between.values())
     roots = [*variant.outputs.values(), *(value.args[0] for value in coupled)]
     library = library_values(roots, view)
@@ -143,6 +148,17 @@ def _separate(builder: Builder, variant: Straight, view: str) -> Levelled:
     each = Levelled(outputs, reductions, frozenset(), frozenset((*shared, *between)), handed)
     each.library = library_values(each.roots, view)
     return each
+
+
+def _in_memory(builder: Builder, value: Value, view: str) -> Value:
+    """A statistic of what lies in memory: of a number of each parameter the library makes a copy,
+    since no kernel writes one."""
+    operand = value.args[0]
+    if domain_of(operand.type, view) not in SMALL:
+        return value
+    n, m = operand.type.shape.rows, operand.type.shape.cols
+    copy = builder.make("reshape", (operand,), operand.type, operand.span, n=n, m=m)
+    return rebuild(builder, value, (copy,))
 
 
 def _within_each(builder: Builder, value: Value, view: str) -> Value:

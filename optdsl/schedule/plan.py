@@ -156,13 +156,15 @@ class ModelPass:
 class Join:
     """A reduction over parameters whose result has axes of its own, behind everything else of
     `stage`: `op` (sum, max_of, min_of) over what lies in the buffer `part` of each parameter of all
-    or of the group, as `over` says. Every parameter finds it in the temp `slot`."""
+    or of the group, as `over` says, or the `k`-th smallest (kth_of) of all elements there. Every
+    parameter finds it in the temp `slot`."""
 
     stage: int
     op: str
     slot: str
     part: str
     over: str
+    k: Dim | None = None
 
 
 Pass = KernelPass | LibraryPass

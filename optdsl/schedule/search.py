@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from optdsl.ir.nodes import Rule, Value, operands, reachable
+from optdsl.passes.variants import STATISTICS
 from optdsl.schedule.cut import cheapest_loads
 from optdsl.schedule.levels import SMALL, WIDE, Levelled, closes_in_row
 from optdsl.schedule.plan import Domain, domain_of
@@ -89,7 +90,7 @@ class Search:
         found: dict[Value, int] = {}
         for slot, value in self.variant.between.items():
             point, at = value.args[0], self.variant.behind(slot)
-            if point.op != "param":
+            if point.op != "param" or value.op in STATISTICS:
                 found[point] = min(at, found.get(point, at))
         return found
 

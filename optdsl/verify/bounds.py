@@ -200,6 +200,12 @@ class Bounds(SlotRun):
         error = over("sum", near.error) + min(count, CHAIN) * UNIT * sizes
         return Near(result, torch.where(sizes == 0, sizes, error + ulp(result, COMPUTE) / 2))
 
+    def ordered(self, value: Value, within: list[int]) -> Near:
+        """No statistic moves further than the element that moves most."""
+        errors = [self.near(value.args[0], j).error.amax() for j in within if self.members[j].p.numel()]
+        exact = super().ordered(value, within)
+        return Near(exact, torch.stack(errors).amax().expand(exact.shape))
+
     def joined(self, op: str, total: Near, part: Near) -> Near:
         """In float64, then once more rounded."""
         result = combine(op, total.value, part.value)

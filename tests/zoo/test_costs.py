@@ -83,6 +83,7 @@ COSTS = {
     "LDoG": (2, 24, 4),
     "LARSPaper": (2, 28, 4),  # g p; g p v, p v
     "SGDP": (2, 28, 4),  # g p buf, buf; p buf, p
+    "GSMSGD": (2, 32, 4),  # g p, s; g p buf, p buf; and a sort of all that s is
     "AdamP": (2, 40, 8),  # g p m v, m v; p m v, p
     "LAMBNoDebias": (2, 40, 8),
     "LAMB": (2, 40, 8),  # g p m v, m v; p m v, p
