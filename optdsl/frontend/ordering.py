@@ -87,9 +87,7 @@ class Ordering(Matrices):
             self.fail("E322", "the k of `kth_smallest` is one number", call.span)
         return self.emit.shaped("kth_smallest", [value, k], result, call.span, dims=dims)
 
-    def _kth_of(
-        self, call: ast.Call, value: Value, over: str, axis: int | str | None
-    ) -> Binding:
+    def _kth_of(self, call: ast.Call, value: Value, over: str, axis: int | str | None) -> Binding:
         """The statistic over all elements of several parameters."""
         self._no_device_condition("a reduction over parameters", call.span)
         lead = [each for each in value.type.shape.lead if each != BATCH]

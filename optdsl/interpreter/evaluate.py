@@ -210,7 +210,7 @@ class Evaluation(Leaves):
         if value.attr("over") is None:
             return self._reduced(value, i)
         if value.op == "kth_of" and (within := self.within(value, i)):
-            return self.ordered(value, within)
+            return self.ordered([(value, j) for j in within])
         instances = {self.key(value.args[0], j): j for j in reversed(self.within(value, i))}
         parts = [self._reduced(value, j) for j in reversed(instances.values())]
         if not parts:
@@ -222,12 +222,13 @@ class Evaluation(Leaves):
             total = self.joined(value.op, total, part)
         return total
 
-    def ordered(self, value: Value, within: list[int]) -> Any:
-        """A statistic of the elements of several parameters."""
-        operand = value.args[0]
-        parts = [self.tensor(operand, j).expand(self.shape(operand.type.shape, j)) for j in within]
-        flat = torch.cat([part.reshape(1, -1) for part in parts], -1)
-        return order.kth_smallest(flat, self.dim(value.attr("k"), within[0]), (-1,))
+    def ordered(self, parts: list[tuple[Value, int]]) -> Any:
+        """A statistic of the elements of several parameters, each with the reduction it has."""
+        (first, i), *_ = parts
+        operands = [(value.args[0], j) for value, j in parts]
+        whole = [self.tensor(x, j).expand(self.shape(x.type.shape, j)) for x, j in operands]
+        flat = torch.cat([each.reshape(1, -1) for each in whole], -1)
+        return order.kth_smallest(flat, self.dim(first.attr("k"), i), (-1,))
 
     def joined(self, op: str, total: Any, part: Any) -> Any:
         """The results of two parameters as one."""

@@ -23,6 +23,7 @@ Relies on: interpreter. Does not do: rounding to storage (formats.py), any run o
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,12 +33,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optdsl.interpreter.evaluate import combine, over_axis, torch_function
+from optdsl import order
+from optdsl.interpreter.evaluate import combine, over_axis, over_dims, torch_function
 from optdsl.interpreter.run import Run
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
 from optdsl.passes.algebra import is_size
-from optdsl.passes.variants import Straight
+from optdsl.passes.variants import STATISTICS, Straight
 from optdsl.types import DType
 from optdsl.verify.formats import FORMATS, distance, storage_format, ulp
 
@@ -98,7 +100,7 @@ class SlotRun(Run):
     def _op_result(self, value: Value, i: int) -> Any:
         assert self.values is not None
         seen: set[tuple[Value, int]] = set()
-        total = None
+        parts: list[tuple[Value, int]] = []
         for j, member in enumerate(self.members):
             each = self.values.contribution(value.attr("slot"), j)
             if each is None:
@@ -108,9 +110,13 @@ class SlotRun(Run):
             key = (each.args[0], self.key(each.args[0], j))
             if near and key not in seen:  # one value for all of them counts once
                 seen.add(key)
-                part = self._reduced(each, j)
-                total = part if total is None else self.joined(each.op, total, part)
-        return total
+                parts.append((each, j))
+        if parts[0][0].op in STATISTICS:
+            return self.ordered(parts)
+        op, found = parts[0][0].op, (self._reduced(each, j) for each, j in parts)
+        return functools.reduce(functools.partial(self.joined, op), found)
+
+    _op_evaluated = _op_result
 
 
 @dataclass
@@ -200,11 +206,16 @@ class Bounds(SlotRun):
         error = over("sum", near.error) + min(count, CHAIN) * UNIT * sizes
         return Near(result, torch.where(sizes == 0, sizes, error + ulp(result, COMPUTE) / 2))
 
-    def ordered(self, value: Value, within: list[int]) -> Near:
+    def ordered(self, parts: list[tuple[Value, int]]) -> Near:
         """No statistic moves further than the element that moves most."""
-        errors = [self.near(value.args[0], j).error.amax() for j in within if self.members[j].p.numel()]
-        exact = super().ordered(value, within)
-        return Near(exact, torch.stack(errors).amax().expand(exact.shape))
+        (first, i), *_ = parts
+        nears = [self.near(value.args[0], j) for value, j in parts]
+        values, errors = (
+            torch.cat([each.reshape(1, -1) for each in all_], -1)
+            for all_ in zip(*((near.value, near.error) for near in nears), strict=True)
+        )
+        found = order.kth_smallest(values, self.dim(first.attr("k"), i), (-1,))
+        return Near(found, over_dims("max_of", errors, (-1,), keep=True).clamp(min=0))
 
     def joined(self, op: str, total: Near, part: Near) -> Near:
         """In float64, then once more rounded."""
