@@ -6,16 +6,19 @@ the plan for what is loaded, written and reduced.
 Bytes and flops are per element of a parameter, float32 throughout unless a state says otherwise.
 Numbers per row, column or parameter are not counted (one of 1,000 columns is 0.1 %). What matrix
 work reads and writes of tensors is counted, and its flops, for a matrix of a given shape; the
-traffic inside it depends on the library.
+traffic inside it depends on the library. So are the copies of states that a step cannot load and
+save task by task: they are decoded before it and encoded behind it.
 Does not do: measure anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from optdsl.copied import copied_states, values_of
 from optdsl.dumps import condition_text
 from optdsl.hosteval import Facts, host_number
 from optdsl.ir.nodes import LoopBody, Rule, Value, reachable
@@ -49,8 +52,9 @@ class Moved:
 
 @dataclass(frozen=True)
 class PassReport:
-    """`over` is what a kernel visits ("elements" of p: a pass over memory); `waits` says for which
-    reductions, each with its place, it could not be part of an earlier pass."""
+    """`kind` is kernel, library or packing (of copies). `over` is what a kernel visits ("elements"
+    of p: a pass over memory); `waits` says for which reductions, each with its place, it could not
+    be part of an earlier pass."""
 
     name: str
     kind: str
@@ -78,6 +82,12 @@ class VariantReport:
     state_bytes: float
 
     @property
+    def copied(self) -> tuple[str, ...]:
+        """States that are decoded before the step."""
+        packing = [each for each in self.passes if each.kind == "packing"]
+        return tuple(moved.name for each in packing[:1] for moved in each.reads)
+
+    @property
     def over_memory(self) -> int:
         """Passes over all elements."""
         return sum(each.kind == "kernel" and each.over == "elements" for each in self.passes)
@@ -93,12 +103,14 @@ class VariantReport:
 
 @dataclass(frozen=True)
 class Report:
-    """`variants`: first the one that runs in a steady state, with default hyperparameters."""
+    """`variants`: first the one that runs in a steady state, with default hyperparameters. `told`
+    is that one in an optimizer that is told its storage when it is made, where it differs."""
 
     rule: str
     file: str
     shape: tuple[int, int]
     variants: tuple[VariantReport, ...]
+    told: VariantReport | None = None
 
     @property
     def steady(self) -> VariantReport:
@@ -110,6 +122,7 @@ class Report:
             "rule": self.rule,
             **_totals(self.steady),
             "shape": list(self.shape),
+            **({} if self.told is None else {"told": _told(self.told)}),
             "variants": [
                 {"condition": each.condition, **_totals(each), "detail": _detail(each)}
                 for each in self.variants
@@ -125,6 +138,10 @@ def _totals(variant: VariantReport) -> dict[str, Any]:
         "flops_per_param": variant.flops,
         "launches": variant.launches,
     }
+
+
+def _told(variant: VariantReport) -> dict[str, Any]:
+    return {**_totals(variant), "copied": list(variant.copied)}
 
 
 def _detail(variant: VariantReport) -> list[dict[str, Any]]:
@@ -146,13 +163,17 @@ def _detail(variant: VariantReport) -> list[dict[str, Any]]:
     ]
 
 
-def explain_plan(plan: Plan, shape: tuple[int, int] = SHAPE) -> Report:
-    """The report of `plan`; flops of matrix work are those of a matrix of `shape`."""
+def explain_plan(plan: Plan, shape: tuple[int, int] = SHAPE, told: Plan | None = None) -> Report:
+    """The report of `plan`; flops of matrix work are those of a matrix of `shape`. `told` is the
+    plan of the rule in an optimizer that is told the same storage when it is made."""
     facts = Facts.steady(plan.rule, shape)
     usual = _decided(plan.decision, facts)
     order = sorted(plan.variants, key=lambda variant: variant.index != usual)
     variants = tuple(_Variant(plan, each, facts).report() for each in order)
-    return Report(plan.rule.name, _file(plan.rule.source), shape, variants)
+    other = None if told is None else explain_plan(told, shape).steady
+    if other is not None and other.bytes == variants[0].bytes:
+        other = None
+    return Report(plan.rule.name, _file(plan.rule.source), shape, variants, other)
 
 
 def _decided(decision: Decision | int, facts: Facts) -> int:
@@ -189,7 +210,26 @@ class _Variant:
             passes.append(self._pass(each, seen))
             seen |= self._named(each)
         condition = condition_text(self.variant.path)
-        return VariantReport(condition, tuple(passes), self._launches(), self._state_bytes())
+        found = tuple(self._packing(passes))
+        return VariantReport(condition, found, self._launches(), self._state_bytes())
+
+    @cached_property
+    def copied(self) -> frozenset[str]:
+        """The states that a step works on in copies, in float32."""
+        return copied_states(self.variant)
+
+    def _packing(self, passes: list[PassReport]) -> Iterator[PassReport]:
+        """`passes`, between those that decode and encode what is copied."""
+        names = [each.name for each in self.variant.buffers if each.name in self.copied]
+        written = {moved.name for each in passes for moved in each.writes}
+        kept = {name: Moved(name, STORAGE_BYTES[self._buffer(name).storage]) for name in names}
+        copies = {name: Moved(name, STORAGE_BYTES[Storage.COMPUTE]) for name in names}
+        saved = [name for name in names if name in written]
+        if names:
+            yield _packing("decode", kept.values(), copies.values())
+        yield from passes
+        if saved:
+            yield _packing("encode", [copies[n] for n in saved], [kept[n] for n in saved])
 
     @property
     def rule(self) -> Rule:
@@ -200,7 +240,11 @@ class _Variant:
 
     def _moved(self, names: Iterable[str]) -> tuple[Moved, ...]:
         buffers = [self._buffer(name) for name in dict.fromkeys(names)]
-        return tuple(Moved(b.name, self._bytes(b.domain, b.shape, b.storage)) for b in buffers)
+        return tuple(Moved(b.name, self._bytes(b.domain, b.shape, self._found(b))) for b in buffers)
+
+    def _found(self, buffer: Buffer) -> Storage:
+        """As what passes find a buffer."""
+        return Storage.COMPUTE if buffer.name in self.copied else buffer.storage
 
     def _bytes(self, domain: Domain, dims: Iterable[Dim], storage: Storage) -> float:
         """Per element of p; nothing for what is smaller than a row of it."""
@@ -230,7 +274,7 @@ class _Variant:
         return len(kernels) + len(finished) + len(shared)
 
     def _pass(self, each: Pass, seen: set[str]) -> PassReport:
-        values = _values(each)
+        values = values_of(each)
         loads = [value.attr("buffer") for value in values if value.op == "load"]
         if isinstance(each, LibraryPass):
             stores = [store.buffer for store in each.outputs]
@@ -273,7 +317,7 @@ class _Variant:
         """What a pass computes of p's size, under the rule's names."""
         return {
             value.name
-            for value in _values(each)
+            for value in values_of(each)
             if value.args and value.name and self._domain(value) is Domain.FULL
         }
 
@@ -296,7 +340,7 @@ class _Variant:
         """Per element of p: what is computed for each, and one addition for each reduction."""
         if each.domain is not Domain.FULL:
             return 0.0
-        full = [v for v in _values(each) if v.args and self._domain(v) is Domain.FULL]
+        full = [v for v in values_of(each) if v.args and self._domain(v) is Domain.FULL]
         flops = sum(OPS[value.op].flops for value in full)
         for phase in each.phases:
             for reduction in (*phase.rows, *phase.partials):
@@ -358,6 +402,11 @@ class _Variant:
         return size
 
 
+def _packing(name: str, reads: Iterable[Moved], writes: Iterable[Moved]) -> PassReport:
+    moved = tuple(reads), tuple(writes)
+    return PassReport(name, "packing", "elements", "", *moved, (), (), (), 0.0)
+
+
 def _file(source: Source) -> str:
     return source.name.rsplit("/", 1)[-1]
 
@@ -376,13 +425,3 @@ def _runs(lines: set[int]) -> str:
 def _is_outside(value: Value) -> bool:
     """Whether a value of a loop's body is the same in every pass of it."""
     return not any(each.op == "loop_arg" for each in reachable([value]))
-
-
-def _values(each: Pass) -> list[Value]:
-    """All that a pass computes or reads."""
-    if isinstance(each, LibraryPass):
-        return reachable(store.value for store in each.outputs)
-    roots = [store.value for store in each.stores]
-    for phase in each.phases:
-        roots += [reduction.value for reduction in (*phase.rows, *phase.partials)]
-    return reachable(roots)

@@ -42,6 +42,7 @@ FLOORS = {
     "dumps": 7,
     "hosteval": 7,
     "explain": 7,
+    "copied": 7,
     "memory": 7,
     "models": 7,
     "verify": 7,

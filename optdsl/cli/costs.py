@@ -10,6 +10,7 @@ import argparse
 from optdsl.cli.rules import find_target, pick, read_storage
 from optdsl.cli.terminal import Fault
 from optdsl.compiler import compile_rule
+from optdsl.copied import told
 from optdsl.diagnostics import Sink
 from optdsl.explain import SHAPE, Report, explain_plan
 from optdsl.frontend.check import check_scope
@@ -24,11 +25,14 @@ def reports(options: argparse.Namespace) -> list[Report]:
     scope = make_scope(target.source, sink, target.folder)
     check_scope(scope, sink)
     sink.check()
+    shape = options.shape or SHAPE
     try:
         storage = None if options.storage is None else read_storage(options.storage)
-        return [
-            explain_plan(compile_rule(scope, name, storage=storage).plan, options.shape or SHAPE)
-            for name in pick(target, rule_names(scope))
-        ]
+        found = []
+        for name in pick(target, rule_names(scope)):
+            plan = compile_rule(scope, name, storage=storage).plan
+            other = None if storage is None else told(compile_rule(scope, name).plan, storage)
+            found.append(explain_plan(plan, shape, other))
     except ValueError as error:
         raise Fault(str(error)) from None
+    return found

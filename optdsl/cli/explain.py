@@ -157,6 +157,11 @@ def _report(report: Report, options: argparse.Namespace, paint: _Paint) -> Itera
         f"{_big(options.params)} parameters at {_big(options.bandwidth)}B/s: "
         f"{_time(seconds)} a step where memory is the limit"
     )
+    if report.told is not None:
+        yield (
+            f"told so when an optimizer is made: {_plain(report.told.bytes)} bytes per parameter, "
+            f"with copies for the whole step of {', '.join(report.told.copied) or 'nothing'}"
+        )
     rows, cols = report.shape
     if any(each.kind == "library" for each in steady.passes):
         yield f"matrix work is counted for a matrix of {rows} x {cols}"
@@ -188,7 +193,8 @@ def _costs(variant: VariantReport) -> str:
 def _passes(variant: VariantReport) -> Iterator[str]:
     for each in variant.passes:
         yield ""
-        over = f"over {each.over}" if each.kind == "kernel" else "matrix work"
+        kinds = {"library": "matrix work", "packing": "copies for the whole step"}
+        over = kinds.get(each.kind, f"over {each.over}")
         lines = f": line{'' if each.lines.isdigit() else 's'} {each.lines}" if each.lines else ""
         yield f"  {each.name}, {over}{lines}"
         for title, text in _facts(each):

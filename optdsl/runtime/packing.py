@@ -11,8 +11,9 @@ Relies on: holdings.py, stored.py, rounding.py. Does not do: temps, batches (buf
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -103,13 +104,14 @@ class Packing:
     def place(self, name: str, position: int, codec: Codec, parts: Parts) -> Tensor:
         """What kernels and library passes find of one member's buffer `name`."""
         own = parts[0]
+        copied = self._copied(name, codes=not codec.plain)
         if codec.plain and own.is_contiguous() and not own.is_neg():
-            again = own.dtype is not self.real and name != "p" and self._reads_again(name)
+            again = own.dtype is not self.real and name != "p" and copied
             return self._unpack(name, position, codec, parts, self.real) if again else own
         if codec.plain:
             return self._unpack(name, position, codec, parts, own.dtype)
         self.random |= isinstance(codec, Stochastic)
-        if codec.name not in self.able or self._reads_again(name) or self._in_library(name):
+        if codec.name not in self.able or copied:
             return self._unpack(name, position, codec, parts, self.real)
         if not own.is_contiguous() or own.is_neg():
             own = self._unpack(name, position, PLAIN[own.dtype], [own], own.dtype)
@@ -151,14 +153,33 @@ class Packing:
         self._unpacked.append(Unpacked(name, position, codec, parts, values))
         return values
 
-    def _in_library(self, name: str) -> bool:
-        return any(name in (*each.reads, *each.writes) for each in self.variant.libraries)
+    def _copied(self, name: str, *, codes: bool) -> bool:
+        return copied_whole(name, self.variant.kernels, self.variant.libraries, codes=codes)
 
-    def _reads_again(self, name: str) -> bool:
-        """Whether a step reads the buffer after it has written it."""
-        # A library pass runs behind the kernels of its stage.
-        passes: list[tuple[tuple[int, int], Kernel | Library]] = []
-        passes += [((each.stage, 0), each) for each in self.variant.kernels]
-        passes += [((each.stage, 1), each) for each in self.variant.libraries]
-        written = [at for at, each in passes if name in each.writes]
-        return any(name in each.reads and at > min(written) for at, each in passes if written)
+
+class Pass(Protocol):
+    """What is known of a kernel or library pass here."""
+
+    @property
+    def stage(self) -> int: ...
+
+    @property
+    def reads(self) -> Collection[str]: ...
+
+    @property
+    def writes(self) -> Collection[str]: ...
+
+
+def copied_whole(
+    name: str, kernels: Iterable[Pass], libraries: Iterable[Pass], *, codes: bool
+) -> bool:
+    """Whether a buffer that is not kept as it is computed is so for the whole step: where a pass
+    reads it after another has written it, or a library pass works on `codes`."""
+    # A library pass runs behind the kernels of its stage.
+    passes = [((each.stage, 0), each) for each in kernels]
+    behind = [((each.stage, 1), each) for each in libraries]
+    if codes and any(name in (*each.reads, *each.writes) for _, each in behind):
+        return True
+    passes += behind
+    written = [at for at, each in passes if name in each.writes]
+    return any(name in each.reads and at > min(written) for at, each in passes if written)

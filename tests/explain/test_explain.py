@@ -7,9 +7,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
+import optdsl.zoo
 from optdsl.cli import main
 from optdsl.compiler import compile_source
+from optdsl.copied import told
 from optdsl.explain import Report, VariantReport, explain_plan
 from optdsl.frontend.scope import read_source
 from tests.rules import CORE, shipped_plans
@@ -157,3 +160,36 @@ def _hold(report: Report, variant: VariantReport) -> None:
     assert variant.condition or len(report.variants) == 1
     stored = [moved.name for each in variant.passes for moved in each.writes]
     assert "p" in stored
+
+
+# ---------------------------------------------------------------- copies
+
+
+@pytest.mark.parametrize("storage", ["int8", "bf16"])
+@pytest.mark.parametrize("rule", ["AdamW", "LAMB", "Muon", "Adafactor"])
+def test_copies_are_those_that_a_step_makes(rule: str, storage: str) -> None:
+    p = torch.nn.Parameter(torch.ones(64, 80))
+    p.grad = torch.ones(64, 80)
+    optimizer = getattr(optdsl.zoo, rule)([p], storage=storage, backend="cpu")
+    optimizer.step()
+    optimizer.step()
+    steady = explain_plan(told(shipped_plans()[rule](), storage)).steady
+    assert 2 * len(steady.copied) == optimizer.counters.unpacked
+
+
+def test_copies_are_counted() -> None:
+    """LAMB's second pass reads m and v, which the first has written: they are read as codes and
+    written as float32 before the step, and the other way behind it."""
+    code = 1 + 4 / 256
+    report = explain_plan(told(shipped_plans()["LAMB"](), "int8"))
+    assert report.steady.bytes == pytest.approx(40 + 4 * (code + 4), abs=0.01)
+    assert [each.kind for each in report.steady.passes] == ["packing", *["kernel"] * 2, "packing"]
+    assert report.steady.over_memory == 2
+
+
+def test_the_command_tells_of_copies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "LAMB", "--storage", "int8"]) == 0
+    line = "told so when an optimizer is made: 60.1 bytes per parameter, with copies"
+    assert line in capsys.readouterr().out
+    assert main(["explain", "AdamW", "--storage", "int8", "--json"]) == 0
+    assert "told" not in json.loads(capsys.readouterr().out)
