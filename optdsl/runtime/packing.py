@@ -11,15 +11,15 @@ Relies on: holdings.py, stored.py, rounding.py. Does not do: temps, batches (buf
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from optdsl.runtime.cohorts import Member
+from optdsl.runtime.copies import copied_whole
 from optdsl.runtime.holdings import Holdings
 from optdsl.runtime.program import Kernel, Library, Variant
 from optdsl.runtime.rounding import Stochastic, rounding_keys
@@ -155,31 +155,3 @@ class Packing:
 
     def _copied(self, name: str, *, codes: bool) -> bool:
         return copied_whole(name, self.variant.kernels, self.variant.libraries, codes=codes)
-
-
-class Pass(Protocol):
-    """What is known of a kernel or library pass here."""
-
-    @property
-    def stage(self) -> int: ...
-
-    @property
-    def reads(self) -> Collection[str]: ...
-
-    @property
-    def writes(self) -> Collection[str]: ...
-
-
-def copied_whole(
-    name: str, kernels: Iterable[Pass], libraries: Iterable[Pass], *, codes: bool
-) -> bool:
-    """Whether a buffer that is not kept as it is computed is so for the whole step: where a pass
-    reads it after another has written it, or a library pass works on `codes`."""
-    # A library pass runs behind the kernels of its stage.
-    passes = [((each.stage, 0), each) for each in kernels]
-    behind = [((each.stage, 1), each) for each in libraries]
-    if codes and any(name in (*each.reads, *each.writes) for _, each in behind):
-        return True
-    passes += behind
-    written = [at for at, each in passes if name in each.writes]
-    return any(name in each.reads and at > min(written) for at, each in passes if written)
