@@ -36,7 +36,8 @@ RUNTIME = "optdsl.runtime.triton_finish"
 """The source of the kernel that finishes reductions."""
 CODECS = "tests.triton.codec_kernels"
 PLACE = "optdsl.runtime.triton_place"
-WRITTEN = (RUNTIME, CODECS, PLACE)
+KEYS = "optdsl.runtime.triton_keys"
+WRITTEN = (RUNTIME, CODECS, PLACE, KEYS)
 """Modules of kernels; every other source is a plan's."""
 
 DTYPES = {"bf16": ("bfloat16", 2), "fp16": ("float16", 2), "fp32": ("float32", 4)}
@@ -121,7 +122,7 @@ def compile_one(job: Job, function: Any) -> Finding:
     pointers = dict.fromkeys(("tasks", "pointers", "shapes", "records", "live"), "*i64")
     pointers |= dict.fromkeys(("scalars", "partials", "results", "source"), "*fp64")
     pointers |= dict.fromkeys(("counts", "inputs", "gate"), "*fp64")
-    pointers |= {"table": "*i64"}
+    pointers |= {"table": "*i64", "members": "*i64"}
     pointers = {name: pointers[name] for name in function.arg_names if name in pointers}
     numbers = dict.fromkeys(("first", "last", "column"), "i32") | dict.fromkeys("abcdefgh", "i64")
     numbers = {name: numbers[name] for name in function.arg_names if name in numbers}
@@ -130,6 +131,7 @@ def compile_one(job: Job, function: Any) -> Finding:
         "REAL": tl.float64 if job.dtype == "fp64" else tl.float32,
         "ALIGNED": job.aligned,
         "K": 4,
+        "COLUMN": 3,
     }
     own = constants["P"], constants["REAL"]
     constants |= {name: own[1] for name in function.arg_names if name.endswith("_type")}

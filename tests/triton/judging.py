@@ -12,7 +12,7 @@ from optdsl.runtime.triton import CODED_ROWS, NARROW, WIDE, block_of, operands
 from optdsl.runtime.triton_codecs import BLOCKS
 from optdsl.schedule.plan import Domain, KernelPass, Variant
 from optdsl.types import Storage
-from tests.triton.compiling import DTYPES, PLACE, RUNTIME, TARGETS, Finding, Job
+from tests.triton.compiling import DTYPES, KEYS, PLACE, RUNTIME, TARGETS, Finding, Job
 from tests.triton.running import described
 from tests.triton.sources import HAND, RULES, kernels_of, plan_of
 
@@ -76,7 +76,8 @@ def runtime_jobs(target: str) -> list[Job]:
     """Those of kernels that no plan has."""
     tiles = [(each["COUNT"], each["WIDTH"]) for each in (NARROW, WIDE)]
     jobs = [Job(RUNTIME, "finish", target, "fp64", False, tile) for tile in tiles]
-    return [*jobs, Job(PLACE, "store", target, "fp64", False, (1,))]
+    others = (PLACE, "store"), (KEYS, "draw")
+    return jobs + [Job(source, name, target, "fp64", False, (1,)) for source, name in others]
 
 
 FRAME = 32

@@ -108,6 +108,14 @@ optimizer InRows(lr = 0.1, beta = 0.5):
 """
 """Its last pass knows rows from columns, reduces along both, and writes all."""
 WIDE = [(2, 256), (9, 512)]
+LAST = """\
+optimizer Last(lr = 0.1, beta = 0.1):
+    view last
+    state m
+    m = lerp(m, g, beta)
+    p -= lr * m / (1 + norm(g)) / (1 + max(m, axis = 1))
+"""
+TEXTS = {"InRows": IN_ROWS, "Last": LAST}
 
 FUSED = [
     ("AdamW", torch.float32, [(64, 65)], {"storage": "int8"}),
@@ -120,6 +128,7 @@ FUSED = [
     ("InRows", torch.bfloat16, WIDE, {"storage": "int4", "rounding": "stochastic"}),
     ("InRows", torch.float16, [(6, 5), (7, 96), (5, 1, 7)], {"master": "float32"}),
     ("InRows", torch.bfloat16, [(6, 5), (7, 96), (40, 3)], {"rounding": "stochastic"}),
+    ("Last", torch.float32, [(2, 9, 256), (3, 6, 512)], {"storage": "int8"}),
 ]
 
 
@@ -129,7 +138,7 @@ FUSED = [
 def test_kernels_keep_the_bits_that_torch_does(
     name: str, dtype: torch.dtype, shapes: Any, options: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = subject(name, IN_ROWS if name == "InRows" else "").optimizer
+    make = subject(name, TEXTS.get(name, "")).optimizer
     ours = trained("triton", dtype, make=make, shapes=shapes, **options)
     assert ours.counters.unpacked == 0
     monkeypatch.setattr(target, "ABLE", Able())
