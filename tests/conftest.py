@@ -22,6 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write docs/contract.md from the outcomes of the tests that are marked so",
     )
     parser.addoption(
+        "--missing",
+        action="store_true",
+        help="of the tests that are marked so, run those of which the page does not know",
+    )
+    parser.addoption(
         "--checked",
         action="store_true",
         help="write docs/zoo/checked.json from what rules were held to in the tests that run",

@@ -53,6 +53,12 @@ class Case:
         found: type[Optimizer] = getattr(optdsl.zoo, self.rule)
         return found
 
+    @property
+    def draws(self) -> bool:
+        """Whether the rule draws random numbers."""
+        variants = self.optimizer.program.variants
+        return any(library.draws for variant in variants for library in variant.libraries)
+
     def make(self, params: Any, **options: Any) -> Any:
         """An optimizer on this backend; `params` as for torch.optim."""
         make: Callable[..., Any] = self.optimizer

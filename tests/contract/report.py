@@ -2,7 +2,8 @@
 
 Input: reports of tests marked `contract`, and the page as it stands. Output: with `--contract` the
 page, in which the cells of what ran are new; without, a failure where an outcome is not what the
-page says. Relies on: items.py. Does not do: run anything.
+page says. With `--missing` only tests run whose cell is not there yet: minutes, where all of them
+take an hour. Relies on: items.py. Does not do: run anything.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tests.contract.items import ITEMS
 PAGE = Path(__file__).parents[2] / "docs" / "contract.md"
 PASS = "pass"
 UNTESTED = "no test yet"
+FAILED = "FAILED"
 
 Cells = dict[tuple[str, str], str]
 """What the page says, by item and rule."""
@@ -47,12 +49,22 @@ class Report:
             case = item.callspec.params["case"]  # type: ignore[attr-defined]
             item.user_properties.append(("contract", (marker.args[0], case.rule)))
 
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        if config.option.missing:
+            known = {key for key, cell in read_page().items() if cell != FAILED}
+            cells = [dict(item.user_properties).get("contract") for item in items]
+            kept = [i for i, cell in zip(items, cells, strict=True) if cell and cell not in known]
+            config.hook.pytest_deselected(items=[each for each in items if each not in kept])
+            items[:] = kept
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         given = dict(report.user_properties)
         if "contract" not in given or (report.when != "call" and report.passed):
             return
         item, rule = given["contract"]  # type: ignore[misc]
-        outcome = str(given.get("reason", PASS)) if report.passed else "FAILED"
+        outcome = str(given.get("reason", PASS)) if report.passed else FAILED
         self.outcomes.setdefault((item, rule), []).append(outcome)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -60,13 +72,16 @@ class Report:
             return
         known, found = read_page(), {key: _cell(each) for key, each in self.outcomes.items()}
         if self.writes:
-            columns = sorted({rule for _, rule in known | found})
+            # Not at the top: pytest_configure decides first whether Triton interprets.
+            from tests.contract.cases import rules
+
+            columns = sorted({rule for _, rule in known | found} & set(rules()))
             PAGE.write_text(page(known | found, columns), encoding="utf-8")
             return
         self.differences = [
             f"{rule}, {item}: {cell!r}, the page says {known.get((item, rule), 'nothing')!r}"
             for (item, rule), cell in found.items()
-            if cell not in ("FAILED", known.get((item, rule)))
+            if cell not in (FAILED, known.get((item, rule)))
         ]
         if self.differences:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -80,8 +95,8 @@ class Report:
 
 def _cell(outcomes: Iterable[str]) -> str:
     found = dict.fromkeys(outcomes)
-    if "FAILED" in found:
-        return "FAILED"
+    if FAILED in found:
+        return FAILED
     return "; ".join(each for each in found if each != PASS) or PASS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,17 +19,41 @@ from tests.contract.infos import info_of
 STEPS = 20
 
 
-def losses(case: Case, options: dict[str, Any], schedules: Any = ()) -> tuple[float, float]:
-    """The loss of torch's small problem before and after STEPS steps."""
+@dataclass(frozen=True)
+class Problem:
+    """torch's small problem; its loss may be steeper, and its parameters begin on a simplex. `rate`
+    is a factor of the rule's own learning rate."""
+
+    rate: float = 1.0
+    steep: float = 1.0
+    simplex: bool = False
+
+
+PROBLEMS = [
+    *(Problem(rate) for rate in (1, 0.1, 0.01)),
+    *(Problem(rate, simplex=True) for rate in (1, 0.1)),
+    Problem(0.01, steep=1e4),
+]
+"""Rates are meant for models; on this problem some that torch does not have are too large. Some
+rules stay on a simplex, and samplers follow the slope of all data's losses, not of their mean."""
+
+
+def losses(
+    case: Case, problem: Problem, options: dict[str, Any], schedules: Any = ()
+) -> tuple[float, float]:
+    """The loss before and after STEPS steps."""
     torch.manual_seed(0)
-    weight, bias = Parameter(torch.randn(10, 5)), Parameter(torch.randn(10))
+    start = [torch.randn(10, 5), torch.randn(10)]
+    if problem.simplex:
+        start = [each.flatten().softmax(0).reshape(each.shape) for each in start]
+    weight, bias = map(Parameter, start)
     inputs = torch.rand(5)
     optimizer = case.make([("weight", weight), ("bias", bias)], **deepcopy(options))
     made = [make(optimizer) for make in schedules]
 
     def closure() -> Any:
         optimizer.zero_grad()
-        loss = (weight.mv(inputs) + bias).pow(2).sum()
+        loss = (weight.mv(inputs) + bias).pow(2).sum() * problem.steep
         loss.backward()
         return loss.detach()
 
@@ -42,16 +67,22 @@ def losses(case: Case, options: dict[str, Any], schedules: Any = ()) -> tuple[fl
 
 @contract("right direction", backends=["cpu", "reference"])
 def test_goes_the_right_direction(case: Case) -> None:
-    rate: dict[str, Any] = {}
     rated = "lr" in dict(case.optimizer.program.hypers)
-    if rated and case.rule not in IN_TORCH:
-        # Rates are meant for models; on this problem some that torch does not have are too large.
-        tried = [{"lr": scale * rate_of(case)} for scale in (1, 0.1, 0.01)]
-        rate = next(each for each in tried if is_less(losses(case, each)))
+
+    def rate(problem: Problem) -> dict[str, Any]:
+        own = not rated or case.rule in IN_TORCH
+        return {} if own else {"lr": problem.rate * rate_of(case)}
+
+    def suits(problem: Problem) -> bool:
+        down = losses(case, problem, rate(problem))
+        up = losses(case, problem, {**rate(problem), "maximize": True})
+        return is_less(down) and not is_less(up)
+
+    problem = PROBLEMS[0] if case.rule in IN_TORCH else next(filter(suits, PROBLEMS))
     info = info_of(case)
     for given in info.optim_inputs_func(device="cpu"):
         for schedules in ([], *(info.scheduler_inputs if rated else ())):
-            first, last = losses(case, rate | given.kwargs, schedules)
+            first, last = losses(case, problem, rate(problem) | given.kwargs, schedules)
             uphill = bool(given.kwargs.get("maximize"))
             assert (last > first) if uphill else (last < first), (given.desc, schedules)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import pickle
 import warnings
 
@@ -59,8 +60,10 @@ def saved(optimizer):
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("rule", RULES)
+CASES = [*itertools.product(RULES, ("cpu", "reference")), ("LAMB", "triton")]
+
+
+@pytest.mark.parametrize(("rule", "backend"), CASES)
 def test_a_released_run_has_the_bits_of_a_plain_one(rule: str, backend: str) -> None:
     plain, released = model(), model()
     ours, other = make(rule, plain, backend=backend), make(rule, released, backend=backend)
