@@ -247,9 +247,13 @@ class Evaluation(Leaves):
         others where they are."""
         within = self.within(value, i)
         return [
-            self.like(self.tensor(value.args[0], j) if j in within else self._op_param(value, j), j)
+            self.like(self.point(value, j) if j in within else self._op_param(value, j), j)
             for j in range(len(self.members))
         ]
+
+    def point(self, value: Value, i: int) -> Tensor:
+        """Where an evaluation of the model has member i, which executes the statement."""
+        return self.tensor(value.args[0], i)
 
     def like(self, value: Tensor, i: int) -> Tensor:
         """A value of p's shape as a tensor like p, not shared with any other."""

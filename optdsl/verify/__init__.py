@@ -16,7 +16,11 @@ elements keeps, nor of speed.
 Tensors have 0 to 4 dimensions and 0 to 65,537 elements, sizes around the vector widths among
 them. Options that defaults leave off are tried as well (see `settings`).
 
-Relies on: trial. Does not do: rules with inputs, rules that evaluate the model.
+Inputs are random, with three entries along axes of their own. The model that a rule evaluates is a
+smooth function of the parameters; where a target evaluated it is held to where it should have, and
+the rest of the step to what came of that.
+
+Relies on: trial. Does not do: inputs that are one for a group.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from optdsl.interpreter.run import Run
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
 from optdsl.passes.algebra import is_size
-from optdsl.passes.variants import STATISTICS, Straight
+from optdsl.passes.variants import EVALUATIONS, STATISTICS, Straight
 from optdsl.types import DType
 from optdsl.verify.formats import FORMATS, distance, storage_format, ulp
 
@@ -116,13 +116,31 @@ class SlotRun(Run):
         op, found = parts[0][0].op, (self._reduced(each, j) for each, j in parts)
         return functools.reduce(functools.partial(self.joined, op), found)
 
-    _op_evaluated = _op_result
+    def _op_evaluated(self, value: Value, i: int) -> Any:
+        """What was worked out between passes; by the model, with each member where its own variant
+        evaluates it."""
+        assert self.values is not None
+        sites = [self.values.contribution(value.attr("slot"), j) for j in range(len(self.members))]
+        (op,) = {site.op for site in sites if site is not None}
+        if op not in EVALUATIONS:
+            return self._op_result(value, i)
+        points = [
+            self.like(self._op_param(value, j) if site is None else self.point(site, j), j)
+            for j, site in enumerate(sites)
+        ]
+        if op == "loss_at":
+            own = all(site is None or site.args[0].op == "param" for site in sites)
+            return self._model().loss(None if own else points).to(self.dtype).reshape(1, 1)
+        for j, grad in enumerate(self._model().grad(points)):
+            self.memo[(value, j)] = grad.to(self.dtype).reshape(self.sizes(self.members[j].p))
+        return self.memo[(value, i)]
 
 
 @dataclass
 class Bounds(SlotRun):
     """Evaluates device values as `Near`, for parameters of dtype `parameter`. `undecided` counts
-    comparisons that may fall either way, `decided` all."""
+    comparisons that may fall either way, `decided` all; `points` are where the model was evaluated,
+    by evaluation and member."""
 
     perturbed: Sequence[Perturbed] = ()
     exact: Run | None = None
@@ -130,6 +148,15 @@ class Bounds(SlotRun):
     parameter: torch.dtype = torch.float32
     undecided: int = 0
     decided: int = 0
+    points: dict[tuple[Value, int], Near] = field(default_factory=dict)
+
+    def tensor(self, value: Value, i: int) -> Tensor:
+        return self.near(value, i).value
+
+    def point(self, site: Value, i: int) -> Tensor:
+        if site.args[0].op != "param":
+            self.points[site, i] = self.near(site.args[0], i)
+        return self.tensor(site.args[0], i)
 
     def near(self, value: Value, i: int) -> Near:
         """The value for member i with its bound."""

@@ -7,6 +7,7 @@ Does not do: take the step (trial.py).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from optdsl.runtime.transfer import loaded
 from optdsl.schedule.levels import library_values
 from optdsl.schedule.plan import Decision, Plan
 from optdsl.types import Instances
-from optdsl.verify.bounds import FLOAT64, SAMPLES, Bounds, Perturbed, SlotRun, Values
+from optdsl.verify.bounds import FLOAT64, SAMPLES, Bounds, Near, Perturbed, SlotRun, Values
 from optdsl.verify.formats import coding, compute_format, distance, rounding, ulp
+from optdsl.verify.surroundings import Recorded
 
 DOUBTFUL = 0.1
 """The share of elements with loose bounds beyond which nothing was shown."""
@@ -92,11 +94,18 @@ class Place:
     optimizer: Optimizer
     group: Mapping[str, Any]
 
+    def _held(self, state: StateDecl) -> Mapping[str, Any]:
+        own = state.type.instances is Instances.PARAM
+        held: Mapping[str, Any] = self.optimizer.state[self.p] if own else self.group
+        return held
+
+    def has(self, state: StateDecl) -> bool:
+        return isinstance(self._held(state).get(state.key), Tensor)
+
     def state(self, state: StateDecl) -> tuple[Tensor, Codec | None]:
         """The values of a state, and the codec of its codes."""
-        own = state.type.instances is Instances.PARAM
-        held = self.optimizer.state[self.p] if own else self.group
-        if not isinstance(held.get(state.key), Tensor):
+        held = self._held(state)
+        if not self.has(state):
             raise ValueError(f"there is no state {state.key}")
         declared = next(e for e in self.optimizer.program.states if e.name == state.name)
         values, codec = loaded(declared, tuple(self.p.shape), held)
@@ -111,27 +120,29 @@ class Judge:
     plan: Plan
     variants: Sequence[Straight]
     outcome: Outcome
+    model: Recorded | None = None
 
-    def expect(self, members: list[Member]) -> Expected:
-        """What the step must give, before the target takes it."""
+    def expect(self, members: list[Member], model: Recorded | None = None) -> Expected:
+        """What the step of `members` must give; `model` as the target's step has seen it."""
         with one_thread():
-            return self._expect(members)
+            return self._expect(members, model)
 
-    def _expect(self, members: list[Member]) -> Expected:
-        exact = interpreter.run(self.rule, members)
+    def _expect(self, members: list[Member], model: Recorded | None) -> Expected:
+        self.model = model
+        exact = interpreter.run(self.rule, members, closure=model)
         as_written = self._bounds(members, Values([as_variant(self.rule)], [0] * len(members)))
         # In float64 the exact step errs, too: its sums have an order of their own.
         both = self.outcome.dtype is torch.float64
         if self.outcome.target == "reference":
             return Expected(members, exact, (as_written, as_written) if both else (as_written,))
-        whole = Run(self.rule, members, torch.float64, None)
+        whole = Run(self.rule, members, torch.float64, model)
         chosen = [_decide(self.plan.decision, whole, i) for i in range(len(members))]
         planned = self._bounds(members, Values(self.variants, chosen))
         return Expected(members, exact, (planned, as_written) if both else (planned,))
 
     def _bounds(self, members: list[Member], values: Values) -> Bounds:
         library = library_values(values.roots, self.rule.view)
-        common = (self.rule, members, torch.float64, None)
+        common = (self.rule, members, torch.float64, self.model)
         samples = [
             Perturbed(*common, values=values, generator=torch.Generator().manual_seed(seed))
             for seed in range(SAMPLES if library else 0)
@@ -152,6 +163,8 @@ class Judge:
             self._compare(when, expected, places)
 
     def _compare(self, when: str, expected: Expected, places: Sequence[Place]) -> None:
+        if self.model is not None:
+            self._hold_points(when, expected, self.model)
         for i, (member, place) in enumerate(zip(expected.members, places, strict=True)):
             where = f"{when}, {list(place.p.shape)}"
             new_p = expected.exact.updates[i].p
@@ -163,12 +176,40 @@ class Judge:
                     continue  # it stays as it was, or belongs to another branch
                 if not place.p.numel() and state.type.instances is Instances.PARAM:
                     continue  # targets do nothing for a parameter without elements
+                if not place.has(state) and self._as_it_begins(state, member, exact):
+                    continue  # targets make a state when they first read or write it
                 stored, codec = place.state(state)
                 error, before = expected.error(state.name, i), expected.before(state, i)
                 self._hold(f"{state.key}, {where}", stored, exact, error, before, codec)
         for bounds in expected.bounds:
             self.outcome.undecided += bounds.undecided
             self.outcome.decided += bounds.decided
+
+    def _as_it_begins(self, state: StateDecl, member: Member, exact: Tensor) -> bool:
+        """Whether a state still has the first value that the host gives it."""
+        if state.initial is None:
+            return False
+        first = interpreter.first_value(self.rule, state.name, member, torch.float64)
+        return torch.equal(first.expand(exact.shape), exact)
+
+    def _hold_points(self, when: str, expected: Expected, model: Recorded) -> None:
+        """Hold the points at which the target evaluated the model to those that it should have."""
+        names = ("p", *(state.name for state in self.rule.states))
+        for name, i in itertools.product(names, range(len(expected.members))):
+            expected.error(name, i)  # whose computation evaluates the model
+        # In float64 the exact points err as much as the target's do.
+        members, bounds, both = expected.members, expected.bounds[0], len(expected.bounds)
+        sites: dict[Any, dict[int, Near]] = {}
+        for (site, i), near in bounds.points.items():
+            whole = (x.expand(bounds.sizes(members[i].p)) for x in (near.value, near.error))
+            sites.setdefault(site, {})[i] = Near(*(x.reshape(members[i].p.shape) for x in whole))
+        for found in sites.values():
+            asked = [found[i].value if i in found else m.p for i, m in enumerate(members)]
+            actual = model.nearest(asked)
+            for i, near in found.items():
+                where = f"point of the model, {when}, {list(members[i].p.shape)}"
+                stored = actual[i].to(self.outcome.dtype)
+                self._hold(where, stored, near.value, both * near.error, members[i].p)
 
     def _hold(
         self,

@@ -29,6 +29,7 @@ from optdsl.runtime.transfer import loaded
 from optdsl.schedule.plan import Plan
 from optdsl.verify.judge import Judge, Outcome, Place
 from optdsl.verify.settings import Setting, later
+from optdsl.verify.surroundings import Task, draw_inputs
 
 STEPS = 6
 """The fifth is that of `every 5`, Lookahead's default."""
@@ -81,10 +82,16 @@ class Trial:
             for group in optimizer.param_groups:
                 now = {name: group[name] for name in self.setting.hypers}
                 group.update(later(self.subject.rule, now, fixed, step))
-            self._give_gradients(params, step, generator)
-            members, places = self._members(optimizer, step)
-            expected = judge.expect(members)
-            optimizer.step()
+            task = self._task(params, step) if self._evaluates else None
+            inputs = draw_inputs(optimizer.program, params, generator)
+            if task is None:
+                self._give_gradients(params, step, generator)
+            else:
+                task()  # the gradients that the step will find
+                task.visits.clear()
+            members, places = self._members(optimizer, step, inputs)
+            optimizer.step(task, **({"inputs": inputs} if inputs else {}))
+            expected = judge.expect(members, None if task is None else task.recorded(members))
             judge.compare(f"step {step + 1}", expected, places)
             if step == STEPS // 2:
                 params, optimizer = self._reloaded(params, optimizer)
@@ -114,6 +121,14 @@ class Trial:
                 changed[each.name] = each.default + 1
         return changed
 
+    @property
+    def _evaluates(self) -> bool:
+        """Whether the rule evaluates the model."""
+        return any(variant.models for variant in self.subject.plan.variants)
+
+    def _task(self, params: Sequence[Tensor], step: int) -> Task:
+        return Task(params, frozenset({1} if step == 2 else ()))
+
     def _give_gradients(
         self, params: Sequence[Tensor], step: int, generator: torch.Generator
     ) -> None:
@@ -133,7 +148,9 @@ class Trial:
 
     # ------------------------------------------------------------ what the interpreter is given
 
-    def _members(self, optimizer: Optimizer, step: int) -> tuple[list[Member], list[Place]]:
+    def _members(
+        self, optimizer: Optimizer, step: int, inputs: Mapping[str, Any]
+    ) -> tuple[list[Member], list[Place]]:
         """The parameters that take part, as they are now, and where the target keeps them."""
         members, places = [], []
         index = -1
@@ -155,6 +172,10 @@ class Trial:
                     states=self._held(optimizer, p),
                     shared=self._shared(optimizer, group, number),
                     attributes=self._attributes_of(number),
+                    inputs={
+                        key: (given if isinstance(given, Tensor) else given[index]).double()
+                        for key, given in inputs.items()
+                    },
                 )
                 members.append(member)
                 places.append(Place(p, optimizer, group))

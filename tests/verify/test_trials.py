@@ -18,7 +18,7 @@ from optdsl.source import Source
 from optdsl.verify import DTYPES, LARGE, SHAPES, Outcome, Subject, trials
 from optdsl.verify.settings import Setting, allowed, later, settings
 from optdsl.verify.trial import Trial
-from tests.rules import marked, shipped_plans
+from tests.rules import interpreted, marked, shipped_plans
 
 QUICK = tuple(shape for shape in SHAPES if shape != LARGE)
 RULES = sorted(shipped_plans())
@@ -47,7 +47,7 @@ def subject(name: str, text: str = "") -> Subject:
 
     (found,) = compile_source(source, path.parent, (name,), observe=observe).rules
     made = _class(name, found.text)
-    made.interpreter = lambda members, dtype: interpreter.run(found.rule, members, dtype)
+    made.interpreter = lambda *args: interpreter.run(found.rule, *args)
     return Subject(found.rule, found.plan, splits[-1].variants, made)
 
 
@@ -98,6 +98,55 @@ def test_reductions_of_every_kind_pass() -> None:
         assert outcome.passed, outcome.failure
         assert outcome.decided > 10_000
         assert outcome.undecided < outcome.decided / 1000
+
+
+SMALL = ((), (0,), (17,), (3, 5), (8, 3, 3, 3))
+SURROUNDED = [
+    pytest.param(name, dtype, marks=() if fast and dtype is torch.float32 else pytest.mark.slow)
+    for name in sorted(interpreted())
+    for fast in [name in ("DiceSGD", "MeZO", "SMB", "Sophia")]
+    for dtype in (torch.float32, torch.float64, torch.bfloat16)
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), SURROUNDED, ids=str)
+def test_rules_with_inputs_and_with_a_model_pass(name: str, dtype: torch.dtype) -> None:
+    one = subject(name)
+    outcome = Trial(one, "cpu", dtype, settings(one.rule)[0], SMALL).run()
+    assert outcome.passed, outcome.failure
+    assert outcome.elements > 1000
+
+
+SHARP = """\
+optimizer Sharp(lr = 0.1, rho = 0.05):
+    input gs: [samples, *p]
+    g2 = grad(p + rho * g / (norm(g, over = all) + 1e-12))
+    p -= lr * (g2 + sum(gs * min(1, 1 / (norm(gs, over = all) + 1e-6)), axis = samples))
+"""
+
+
+@pytest.mark.parametrize("target", ["cpu", "triton", "reference"])
+def test_a_model_and_samples_pass_on_every_target(target: str) -> None:
+    one = subject("Sharp", SHARP)
+    outcome = Trial(one, target, torch.float32, settings(one.rule)[0], SMALL).run()
+    assert outcome.passed, outcome.failure
+    assert outcome.worst_share > 0.1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "failure"),
+    [
+        ("p + rho", "p - rho", "point of the model"),
+        ("p + rho", "p + 1.00003 * rho", "point of the model"),
+        ("lr * (g2", "lr * (1.00003 * g2", "p, step 1"),
+        ("min(1, 1", "min(1, 1.0001", "p, step 1"),
+    ],
+)
+def test_another_step_with_a_model_is_found(old: str, new: str, failure: str) -> None:
+    right, wrong = subject("Sharp", SHARP), subject("Sharp", SHARP.replace(old, new))
+    mixed = Subject(right.rule, right.plan, right.variants, wrong.optimizer)
+    outcome = Trial(mixed, "cpu", torch.float32, settings(right.rule)[0], SMALL).run()
+    assert outcome.failure.startswith(failure)
 
 
 SHARED = """\
