@@ -59,9 +59,10 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
     generated C in host memory), "cpu", "triton" or "reference" (the interpreter). `attributes`
     gives the rule's attributes: a value, or a dict from a parameter or its name; a group's own
     entry comes first. `foreach` and `fused` choose between torch's implementations and are
-    accepted without effect; `capturable` and `differentiable` must be false. `seed` is the key of
-    all random draws of a rule that has any; a group may have its own. `storage` says how states
-    of the parameters' size are stored, all or by key: float32, bf16, fp16, param, fp8, int8, int4;
+    accepted without effect; `differentiable` must be false. With `capturable` a step on a GPU may
+    become part of a CUDA graph (see residence.py). `seed` is the key of all random draws of a rule
+    that has any; a group may have its own. `storage` says how states of the parameters' size are
+    stored, all or by key: float32, bf16, fp16, param, fp8, int8, int4;
     those of the parameters in `storage_exempt` (tensors or names) stay float32. Parameters of 16
     bits may lose nothing of small steps: by `rounding="stochastic"`, `master="float32"`, or
     `compensation`, "kahan" or "split".
