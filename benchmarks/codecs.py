@@ -119,7 +119,7 @@ MEASURED(adamw_stochastic_bf16, step_stochastic(p, g, m, v, mc, n))
 def source() -> str:
     """The C of all that is measured."""
     parts = [codec_source(), TIMER]
-    parts += [CODEC.format(each, _values(each)) for each in sorted(ABLE)]
+    parts += [CODEC.format(each, _values(each)) for each in sorted(ABLE.whole)]
     parts += [_by_table(each, name) for each, name in ((INT8, "int8"), (UINT8, "uint8"))]
     return "".join([*parts, STEP])
 
@@ -144,7 +144,7 @@ def measure(trials: int) -> dict[str, float]:
     values = [torch.zeros(NUMBERS), g, torch.zeros(NUMBERS), g.square()]
     buffers = [*values, *(torch.zeros(NUMBERS) for _ in range(4))]
     pointers = [ctypes.c_void_p(each.data_ptr()) for each in buffers]
-    names = [f"{way}_{each}" for each in sorted(ABLE) for way in ("save", "load")]
+    names = [f"{way}_{each}" for each in sorted(ABLE.whole) for way in ("save", "load")]
     for each in ("int8", "uint8"):
         names += [f"save_{each}_by_search", f"load_{each}_by_table"]
     found = {}

@@ -1,27 +1,30 @@
 """What storage costs a step: `python -m benchmarks.storage` (C compiler needed; some minutes).
 
 Steps of AdamW on GPT-2 small's 148 tensors (124M parameters; every dimension of at least 768 is
-divided by --divide, 2 by default, for a quarter of that), on one thread and on two: float32 beside
+divided by --divide, for a quarter of that with 2), on one thread and on two: float32 beside
 half-precision parameters that round at random or keep what rounding loses, and beside states in
-codes. torch's fused AdamW in float32 is the measure. All take turns, one step each, and a round's
-times are compared with each other: what else the machine does then falls on all of them alike.
+codes. torch's fused AdamW in float32 is the measure. Those of one dtype share parameters and
+gradients. All take turns, one step each, and a round's times are compared with each other: what
+else the machine does then falls on all of them alike.
 
 For each, `ns` is the least and the median time a parameter, `speed` the median over rounds of
-torch's time by its own. Writes benchmarks/results/storage.json, or the file that --out names.
-torchao's AdamW8bit runs, too, where it is installed.
+torch's time by its own. On one thread it is the processor's time, which leaves out what other
+processes take, but for what they take of the memory; on two it is the clock's. Writes
+benchmarks/results/storage.json, or the file that --out names. With --torchao its AdamW8bit runs,
+too, whose first step compiles for a minute.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
-import importlib.util
 import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +42,14 @@ HALF: dict[str, dict[str, Any]] = {
     "bf16, master": {"master": "float32"},
     "bf16, kahan": {"compensation": "kahan"},
     "bf16, split": {"compensation": "split"},
+    "bf16, nearest, bf16 states": {"storage": "bf16"},
     "bf16, stochastic, bf16 states": {"rounding": "stochastic", "storage": "bf16"},
+    "bf16, stochastic, int8 states": {"rounding": "stochastic", "storage": "int8"},
 }
 CODES = ("bf16", "fp8", "int8", "int4")
 
 
+@functools.cache
 def parameters(dtype: torch.dtype, divide: int) -> list[Parameter]:
     """GPT-2 small's, or smaller ones, with gradients."""
     generator, made = torch.Generator().manual_seed(0), []
@@ -55,7 +61,7 @@ def parameters(dtype: torch.dtype, divide: int) -> list[Parameter]:
     return made
 
 
-def optimizers(divide: int) -> Iterator[tuple[str, Any]]:
+def optimizers(divide: int, *, torchao: bool) -> Iterator[tuple[str, Any]]:
     full = torch.float32, divide
     yield MEASURE, torch.optim.AdamW(parameters(*full), fused=True)
     yield "float32", optdsl.zoo.AdamW(parameters(*full), backend="cpu")
@@ -65,21 +71,23 @@ def optimizers(divide: int) -> Iterator[tuple[str, Any]]:
     for storage in CODES:
         made = optdsl.zoo.AdamW(parameters(*full), backend="cpu", storage=storage)
         yield f"float32, {storage} states", made
-    if importlib.util.find_spec("torchao"):
-        torchao = importlib.import_module("torchao.optim")
-        yield "torchao AdamW8bit", torchao.AdamW8bit(parameters(*full))
+    if torchao:
+        module = importlib.import_module("torchao.optim")
+        yield "torchao AdamW8bit", module.AdamW8bit(parameters(*full))
 
 
-def measure(made: dict[str, Any], rounds: int) -> dict[str, list[float]]:
+def measure(
+    made: dict[str, Any], rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Seconds of each optimizer's steps, by round; each round begins with another one."""
     times: dict[str, list[float]] = {name: [] for name in made}
     names = list(made)
     for number in range(rounds + 1):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            start = time.perf_counter()
+            start = clock()
             made[name].step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: each[1:] for name, each in times.items()}  # the first makes states and plans
 
 
@@ -98,23 +106,26 @@ def summary(times: dict[str, list[float]], count: int) -> dict[str, dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--divide", type=int, default=2, help="sizes of at least 768 (default: 2)")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--divide", type=int, default=1, help="sizes of at least 768 (default: 1)")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--torchao", action="store_true", help="race its AdamW8bit, too")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    made = dict(optimizers(options.divide))
+    made = dict(optimizers(options.divide, torchao=options.torchao))
     count = sum(p.numel() for p in made[MEASURE].param_groups[0]["params"])
     result: dict[str, Any] = {
-        "command": f"python -m benchmarks.storage --divide {options.divide}",
+        "command": f"python -m benchmarks.storage --divide {options.divide}"
+        f" --rounds {options.rounds}{' --torchao' * options.torchao}",
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "torch": torch.__version__,
         "parameters": count,
     }
-    for threads in (1, 2):
+    for threads, clock in ((1, time.process_time), (2, time.perf_counter)):
         torch.set_num_threads(threads)
-        result[f"{threads} threads"] = found = summary(measure(made, options.rounds), count)
+        times = measure(made, options.rounds, clock)
+        result[f"{threads} threads"] = found = summary(times, count)
         print(f"{count:,} parameters, {threads} threads: ns a parameter, least and median; speed")
         for name, each in found.items():
             print(f"  {name:30} {each['ns'][0]:7.2f} {each['ns'][1]:7.2f} {each['speed']:6.2f}")
