@@ -57,13 +57,14 @@ def block_of(kernel: Kernel) -> int:
     bytes at once, and that reading the tables before them weighs less."""
     if kernel.domain != "full":
         return BLOCK
-    return BLOCK * max(1, 4 // max(1, len(kernel.reads)))
+    return BLOCK * max(1, 4 // max(1, len({*kernel.reads, *kernel.writes})))
 
 
 def operands(kernel: Kernel) -> int:
     """What decides how many registers a kernel needs; more than 4 in a pass over rows, which keeps
-    sums besides."""
-    return len({*kernel.reads, *kernel.writes}) + 4 * (kernel.layout == "rows")
+    sums, in one behind others, whose sums it reads, and where a lane has more elements."""
+    more = kernel.layout == "rows" or kernel.stage > 0 or block_of(kernel) > BLOCK
+    return len({*kernel.reads, *kernel.writes}) + 4 * more
 
 
 class _Blocks(Cutting):
@@ -118,7 +119,7 @@ def options_of(kept: Iterable[Any], operands: int, *, hip: bool) -> dict[str, An
     options = OPTIONS if narrow else {**OPTIONS, "num_warps": 8}
     if hip or any(each.primitive_bitwidth > 32 for each in types):
         return options
-    return {**options, "maxnreg": 48 if operands <= 4 and not narrow else 80}
+    return {**options, "maxnreg": 48 if operands <= 4 and not narrow else 96}
 
 
 NARROW = {"COUNT": 1024, "WIDTH": 1}
