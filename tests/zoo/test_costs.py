@@ -183,6 +183,7 @@ def test_what_the_tests_of_targets_leave_out() -> None:
         "SampleMedianSGD": given,
         "Sophia": given,
         "SophiaG": given,
+        "TrActSGD": given,
         "UDoG": model,
         "VRAdam": given,
         "VRLAMB": given,
