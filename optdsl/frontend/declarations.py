@@ -129,6 +129,14 @@ class Declarations(Calls):
         if stmt.on_host or stmt.dtype is not None:
             self.fail("E501", "inputs on the host are not in this version", stmt.span)
         shape = self.emit.full if stmt.shape is None else self.shape(stmt.shape, "new")
+        for dim in (shape.rows, shape.cols):
+            if isinstance(dim, str) and dim not in SIZES and dim not in self.emit.dims:
+                self.fail(
+                    "E314",
+                    f"the axis `{dim}` of an input goes before those of a matrix",
+                    stmt.span,
+                    help=f"a row for each: [{dim}, 1, cols]",
+                )
         type_ = Type(INSTANCES[stmt.over], shape, Place.DEVICE, DType.REAL)
         self._same_for_all(type_, stmt.span, f"input `{stmt.name}`")
         known = self.inputs.get(stmt.name)

@@ -175,3 +175,9 @@ def test_shipped_rules(name):
     for found, wanted in zip(*results, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
         assert found.isfinite().all()
+
+
+def test_an_axis_of_its_own_is_no_row():
+    text = "optimizer X(lr = 0.1):\n    input x: [samples, cols]\n    p -= lr * g @ (x.T @ x)\n"
+    with pytest.raises(optdsl.CompileError, match=r"E314.*\n.*\n.*\n.*\[samples, 1, cols\]"):
+        optdsl.compile_text(text)
