@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from optdsl.axes import axis_sizes
 from optdsl.ir.fold import host_function
 from optdsl.ir.nodes import Rule, Value
-from optdsl.order import axis_sizes
 from optdsl.types import BATCH
 
 STEADY = 1_000_003

@@ -26,6 +26,7 @@ FLOORS = {
     "version": 0,
     "hostmath": 0,
     "draws": 0,
+    "axes": 0,
     "linalg": 0,
     "order": 0,
     "types": 1,
@@ -59,7 +60,7 @@ FLOORS = {
 
 # What generated code imports must not drag the compiler in.
 SEALED = "runtime"
-SHARED = ("draws", "hostmath", "linalg", "order")
+SHARED = ("axes", "draws", "hostmath", "linalg", "order")
 """Arithmetic that generated code and the interpreter must do alike; it imports nothing of ours."""
 
 # Packages that may be missing, and are imported where they are first needed.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from optdsl.axes import AXIS_SIZES
 from optdsl.codegen.body import bare, fill_text
 from optdsl.codegen.host import FUNCTIONS, unsupported
 from optdsl.codegen.literals import layout, literal, tuple_of
@@ -19,7 +20,6 @@ from optdsl.codegen.script import Script, Text
 from optdsl.diagnostics import InternalError
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
-from optdsl.order import AXIS_SIZES
 from optdsl.schedule.plan import LibraryPass, Plan
 from optdsl.types import BATCH, Dim, DType, Instances, Shape
 

@@ -18,7 +18,15 @@ from optdsl.codegen.templates import render
 from optdsl.resources import PACKAGE
 
 # What host functions and library passes call, and what a step is made of.
-FILES = ("draws.py", "hostmath.py", "linalg.py", "order.py", "runtime/*.py", "runtime/*.c")
+FILES = (
+    "axes.py",
+    "draws.py",
+    "hostmath.py",
+    "linalg.py",
+    "order.py",
+    "runtime/*.py",
+    "runtime/*.c",
+)
 _IMPORT = re.compile(r"^(\s*(?:from|import) )optdsl\b", re.MULTILINE)
 
 

@@ -8,11 +8,11 @@ Does not do: what takes an axis (folding.py), products along axes (std/std.opt).
 
 from __future__ import annotations
 
+from optdsl.axes import AXES
 from optdsl.frontend.bindings import Undefined
 from optdsl.frontend.core import Key
 from optdsl.frontend.folding import is_axes
 from optdsl.frontend.loops import Loops
-from optdsl.order import AXES
 from optdsl.syntax import ast
 
 

@@ -7,11 +7,11 @@ Does not do: loops over axes (axes.py), products along them (std/std.opt).
 
 from __future__ import annotations
 
+from optdsl.axes import AXES
 from optdsl.frontend.bindings import Binding
 from optdsl.frontend.ordering import Ordering
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
-from optdsl.order import AXES
 from optdsl.source import Span
 from optdsl.syntax import ast
 from optdsl.types import Dim, Shape

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from optdsl.axes import axis_sizes
 from optdsl.ir.fold import host_function
 from optdsl.ir.nodes import Rule, Value, reachable
 from optdsl.ops import OPS, Kind
-from optdsl.order import axis_sizes
 
 SAMPLES = (1, 2, 1000)
 """Steps at which host numbers are looked at."""

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from optdsl import draws
+from optdsl.axes import axis_sizes
 from optdsl.hostmath import site_in_pass
 from optdsl.interpreter.members import Closure, Member, matrix_sizes
 from optdsl.ir.nodes import Rule, StateDecl, Value
-from optdsl.order import axis_sizes
 from optdsl.types import BATCH, Dim, Instances, Place, Shape
 
 

@@ -6,8 +6,8 @@ Does not do: the parts of a decomposition, whose sizes the front end names (fron
 
 from __future__ import annotations
 
+from optdsl.axes import AXIS_SIZES
 from optdsl.ir.nodes import Value
-from optdsl.order import AXIS_SIZES
 from optdsl.types import BATCH, Dim, Shape, join_shape
 
 SIZES = frozenset({"rows", "cols", "short", "long", "numel", "ndim", BATCH, *AXIS_SIZES})

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from optdsl.axes import AXIS_SIZES, axis_sizes
 from optdsl.draws import draw
-from optdsl.order import AXIS_SIZES, axis_sizes
 from optdsl.runtime.program import Program
 
 
