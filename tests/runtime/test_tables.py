@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optdsl.axes import AXIS_SIZES, axis_sizes
 from optdsl.runtime.cohorts import ONE, Sizes, make_cohorts, matrix_view, split_cohorts
 from optdsl.runtime.cpu import deal, driver
 from optdsl.runtime.groups import make_members
@@ -70,7 +71,14 @@ def kernel(layout="flat", domain="full", *reductions, stage=0, name="k"):
     ],
 )
 def test_matrix_view(shape, view, expected):
-    assert matrix_view(shape, view) == Sizes(*expected)
+    found = matrix_view(shape, view)
+    assert found[:5] == expected
+    assert dict(zip(AXIS_SIZES, found.axes, strict=True)) == axis_sizes(shape)
+
+
+def test_axes_beyond_the_fifth_count_to_it():
+    assert matrix_view((2, 3, 4, 5, 6, 7), "rows").axes == (3, 4, 5, 42)
+    assert matrix_view((), "rows").axes == (1, 1, 1, 1)
 
 
 # ---------------------------------------------------------------- tasks
