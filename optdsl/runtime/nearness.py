@@ -55,7 +55,7 @@ def phases(stages: Sequence[StageTable], threads: int, room: int) -> list[Phase]
     if len(run) > 1:
         found.append(_divided(run, threads, room))
     elif run and found:
-        found[-1].shared.append(*run)
+        found[-1].shared.extend(run)
     elif run:
         found.append(Phase(run, [[]] * threads))
     return found

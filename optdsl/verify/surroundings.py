@@ -30,16 +30,17 @@ ENTRIES = 3
 
 
 def draw_inputs(
-    program: Program, params: Sequence[Tensor], generator: torch.Generator
+    program: Program, params: Sequence[Tensor], groups: int, generator: torch.Generator
 ) -> dict[str, Any]:
-    """What `step(inputs=...)` takes: what has p's shape may be negative, all else lies in
-    [0.1, 1.1). Numbers of float32, so that no target rounds them."""
+    """What `step(inputs=...)` takes, for `params` in so many groups: what has p's shape may be
+    negative, all else lies in [0.1, 1.1). Numbers of float32, so that no target rounds them."""
     found: dict[str, Any] = {}
     for each in program.inputs:
         if each.over == "all":
             found[each.name] = _drawn(each.shape, None, program.view, generator)
         elif each.over == "group":
-            raise NotImplementedError(f"the input {each.name} is one for a group")
+            drawn = [_drawn(each.shape, None, program.view, generator) for _ in range(groups)]
+            found[each.name] = drawn
         else:
             found[each.name] = [_drawn(each.shape, p, program.view, generator) for p in params]
     return found

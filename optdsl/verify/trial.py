@@ -25,6 +25,7 @@ from optdsl.passes.variants import Straight
 from optdsl.runtime.holdings import is_shared
 from optdsl.runtime.native import NativeError
 from optdsl.runtime.optimizer import Optimizer
+from optdsl.runtime.program import Input
 from optdsl.runtime.transfer import loaded
 from optdsl.schedule.plan import Plan
 from optdsl.verify.judge import Judge, Outcome, Place
@@ -83,7 +84,7 @@ class Trial:
                 now = {name: group[name] for name in self.setting.hypers}
                 group.update(later(self.subject.rule, now, fixed, step))
             task = self._task(params, step) if self._evaluates else None
-            inputs = draw_inputs(optimizer.program, params, generator)
+            inputs = draw_inputs(optimizer.program, params, len(optimizer.param_groups), generator)
             if task is None:
                 self._give_gradients(params, step, generator)
             else:
@@ -173,8 +174,8 @@ class Trial:
                     shared=self._shared(optimizer, group, number),
                     attributes=self._attributes_of(number),
                     inputs={
-                        key: (given if isinstance(given, Tensor) else given[index]).double()
-                        for key, given in inputs.items()
+                        each.name: _own(each, inputs[each.name], index, number).double()
+                        for each in optimizer.program.inputs
                     },
                 )
                 members.append(member)
@@ -207,3 +208,9 @@ class Trial:
 def _exact(tensor: Tensor) -> Tensor:
     """A float64 copy."""
     return tensor.detach().to("cpu", torch.float64, copy=True)
+
+
+def _own(declared: Input, given: Any, index: int, group: int) -> Tensor:
+    """What of an input belongs to one parameter."""
+    own: Tensor = given if declared.over == "all" else given[group if declared.over else index]
+    return own

@@ -117,6 +117,21 @@ def test_rules_with_inputs_and_with_a_model_pass(name: str, dtype: torch.dtype) 
     assert outcome.elements > 1000
 
 
+WEIGHTED = """\
+optimizer Weighted(lr = 0.1):
+    input weights: [samples] over group
+    p -= lr * sum(weights, axis = samples) * g
+"""
+
+
+@pytest.mark.parametrize("target", ["cpu", "reference"])
+def test_an_input_of_each_group_passes(target: str) -> None:
+    one = subject("Weighted", WEIGHTED)
+    outcome = Trial(one, target, torch.float32, settings(one.rule)[0], SMALL).run()
+    assert outcome.passed, outcome.failure
+    assert outcome.elements > 1000
+
+
 SHARP = """\
 optimizer Sharp(lr = 0.1, rho = 0.05):
     input gs: [samples, *p]
