@@ -30,13 +30,16 @@ GPT2_SMALL: tuple[Shape, ...] = (
 @dataclass(frozen=True)
 class Case:
     """`fresh`: every step has gradients at new places, as after `zero_grad(set_to_none=True)`.
-    `sharded`: parameters and gradients are DTensors on a mesh of one process."""
+    `sharded`: parameters and gradients are DTensors on a mesh of one process. `turn` is how many
+    steps a contender takes in a row: of tiny tensors a single one measures what the contender
+    before it left in the caches, and that is what `fresh` cases are for."""
 
     key: str
     title: str
     shapes: tuple[Shape, ...]
     fresh: bool = False
     sharded: bool = False
+    turn: int = 1
 
     @property
     def numel(self) -> int:
@@ -86,9 +89,9 @@ CASES = {
         Case("a", "one of 64M", ((8192, 8192),)),
         Case("b", "GPT-2 small", GPT2_SMALL),
         Case("c", "1000 of 10k", 1000 * ((100, 100),)),
-        Case("d", "200 of 64", 200 * ((64,),)),
+        Case("d", "200 of 64", 200 * ((64,),), turn=10),
         Case("d-new", "200 of 64, new gradients", 200 * ((64,),), fresh=True),
-        Case("e", "1000 of 64, DTensors", 1000 * ((64,),), sharded=True),
+        Case("e", "1000 of 64, DTensors", 1000 * ((64,),), sharded=True, turn=5),
         Case("f", "10 of 16.8M", 10 * ((4096, 4096),)),
         Case("g", "200 of 1M", 200 * ((1024, 1024),)),
         Case("h", "10,000 of 64", 10_000 * ((64,),)),

@@ -21,10 +21,12 @@ def race(
     seconds: float,
     before: Callable[[], None] | None = None,
     device: str = "cpu",
+    turn: int = 1,
 ) -> dict[str, list[float]]:
-    """Milliseconds of every step of every contender; A B C A B C after one round to warm up.
+    """Milliseconds of a step, for every turn of every contender; A B C A B C after one round to
+    warm up. A turn is `turn` steps in a row, and its sample their mean.
 
-    `before` runs before each step and is not timed. A contender that takes more than an equal
+    `before` runs before each turn and is not timed. A contender that takes more than an equal
     share of the time still gets LEAST_ROUNDS.
     """
     sample = _on_device if device != "cpu" else _on_host
@@ -39,21 +41,23 @@ def race(
         for name, step in steps.items():
             if before:
                 before()
-            samples[name].append(sample(step))
+            samples[name].append(sample(step, turn))
         rounds += 1
     return samples
 
 
-def _on_host(step: Callable[[], Any]) -> float:
+def _on_host(step: Callable[[], Any], turn: int) -> float:
     begin = time.perf_counter()
-    step()
-    return (time.perf_counter() - begin) * 1e3
+    for _ in range(turn):
+        step()
+    return (time.perf_counter() - begin) * 1e3 / turn
 
 
-def _on_device(step: Callable[[], Any]) -> float:
+def _on_device(step: Callable[[], Any], turn: int) -> float:
     start, end = (torch.Event(device="cuda", enable_timing=True) for _ in range(2))
     start.record()
-    step()
+    for _ in range(turn):
+        step()
     end.record()
     end.synchronize()
-    return float(start.elapsed_time(end))
+    return float(start.elapsed_time(end)) / turn

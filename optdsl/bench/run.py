@@ -66,7 +66,7 @@ class Race:
         elif self.device != "cpu":
             steps[LIMIT] = _copy(self._moved(), self.device)
         before = _renew(params) if self.case.fresh else None
-        return race(steps, self.seconds, before, self.device)
+        return race(steps, self.seconds, before, self.device, self.case.turn)
 
     def _moved(self) -> float:
         """Bytes of a step; of 16 bits, parameters and gradients count half."""

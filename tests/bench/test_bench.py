@@ -41,6 +41,14 @@ def test_contenders_take_turns() -> None:
     )
 
 
+def test_a_turn_may_be_several_steps() -> None:
+    order: list[str] = []
+    steps = {name: (lambda name=name: order.append(name)) for name in ("one", "two")}
+    race(steps, 0.0, before=lambda: order.append("."), turn=3)
+    rounds = [".", *3 * ["one"], ".", *3 * ["two"]] * LEAST_ROUNDS
+    assert order == [".", "one", ".", "two", *rounds]
+
+
 @pytest.mark.parametrize(
     ("name", "shapes"),
     [
