@@ -5,6 +5,7 @@
 #     make contract     what docs/contract.md does not have yet, from the tests of what torch promises
 #                       (an hour for all of it: make contract MISSING=)
 #     make bench        race the shipped rules against torch and others on this machine's cores
+#     make page         fill the tables of docs/performance.md from benchmarks/results
 #     make gpu          the tests and the measurements that need an accelerator
 #     make lint, fmt    check, mend style and types
 # Variables: PYTHON (the interpreter that makes .venv), VENV, PIP_FLAGS (see constraints.txt), WORKERS.
@@ -20,7 +21,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.
 DEMO := $(VENV)/installed-demo
 TEST := $(VENV)/installed-test
 
-.PHONY: demo test test-slow contract bench gpu lint fmt clean distclean
+.PHONY: demo test test-slow contract bench page gpu lint fmt clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -37,6 +38,9 @@ contract: $(TEST)
 
 bench: $(DEMO)
 	$(RUN) -m optdsl bench
+
+page: $(TEST)
+	$(RUN) -m benchmarks.page
 
 gpu: $(TEST)
 	$(RUN) -m pytest -q -m gpu tests/triton

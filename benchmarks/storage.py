@@ -8,15 +8,16 @@ gradients. All take turns, one step each, and a round's times are compared with 
 else the machine does then falls on all of them alike.
 
 For each, `ns` is the least and the median time a parameter, `speed` the median over rounds of
-torch's time by its own. On one thread it is the processor's time, which leaves out what other
-processes take, but for what they take of the memory; on two it is the clock's. Writes
-benchmarks/results/storage.json, or the file that --out names. With --torchao its AdamW8bit runs,
-too, whose first step compiles for a minute.
+torch's time by its own, `bytes` what a step moves a parameter. On one thread it is the processor's
+time, which leaves out what other processes take, but for what they take of the memory; on two it is
+the clock's. Writes benchmarks/results/storage.json, or the file that --out names. With --torchao
+its AdamW8bit runs, too, whose first step compiles for a minute.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import functools
 import importlib
 import json
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 
 import optdsl.zoo
@@ -91,7 +93,18 @@ def measure(
     return {name: each[1:] for name, each in times.items()}  # the first makes states and plans
 
 
-def summary(times: dict[str, list[float]], count: int) -> dict[str, dict[str, Any]]:
+def moved(optimizer: torch.optim.Optimizer) -> float:
+    """Bytes a step: p and its states are read and written, the gradient is read."""
+    total = 0
+    for p in optimizer.param_groups[0]["params"]:
+        states = [each for each in optimizer.state[p].values() if isinstance(each, Tensor)]
+        total += 2 * sum(each.nbytes for each in (p, *states)) + p.grad.nbytes
+    return float(total)
+
+
+def summary(
+    made: dict[str, Any], times: dict[str, list[float]], count: int
+) -> dict[str, dict[str, Any]]:
     """Figures of each optimizer, for `count` parameters."""
     found = {}
     for name, mine in times.items():
@@ -100,6 +113,7 @@ def summary(times: dict[str, list[float]], count: int) -> dict[str, dict[str, An
         found[name] = {
             "ns": [round(each, 3) for each in nanoseconds],
             "speed": round(statistics.median(ratios), 2),
+            "bytes": round(moved(made[name]) / count, 1),
         }
     return found
 
@@ -120,12 +134,13 @@ def main() -> None:
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
         "parameters": count,
     }
     for threads, clock in ((1, time.process_time), (2, time.perf_counter)):
         torch.set_num_threads(threads)
         times = measure(made, options.rounds, clock)
-        result[f"{threads} threads"] = found = summary(times, count)
+        result[f"{threads} threads"] = found = summary(made, times, count)
         print(f"{count:,} parameters, {threads} threads: ns a parameter, least and median; speed")
         for name, each in found.items():
             print(f"  {name:30} {each['ns'][0]:7.2f} {each['ns'][1]:7.2f} {each['speed']:6.2f}")

@@ -141,13 +141,6 @@ def test_tables_say_ratios() -> None:
     assert len(list(tables(some()))) == 1
 
 
-def test_the_committed_tables_are_of_the_committed_figures() -> None:
-    root = Path(__file__).parents[2]
-    found = files.read(root / "benchmarks" / "results" / "cpu.json")
-    assert found is not None
-    assert markdown(found) in (root / "docs" / "performance.md").read_text("utf-8")
-
-
 def test_a_chart_is_drawn(tmp_path: Path) -> None:
     chart(some(), tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")

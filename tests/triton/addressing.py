@@ -64,12 +64,14 @@ def _offset(name: str, values: Values) -> Iterator[str]:
 
 
 def _address(pointer: str, values: Values) -> tuple[str, list[str]]:
-    """A tensor's first address, and the types of all that is added to it."""
+    """A tensor's first address, and the types of all that is added to it but constants."""
     offsets: list[str] = []
     while pointer in values:
         op, rest = values[pointer]
         if op == "tt.addptr":
-            offsets.append(rest.rsplit(", ", 1)[1])
+            added = re.findall(r"%(\w+)", rest)[1]
+            if values.get(added, ("",))[0] != "arith.constant":
+                offsets.append(rest.rsplit(", ", 1)[1])
         elif op not in PASSING:
             break
         pointer = re.findall(r"%(\w+)", rest)[0]

@@ -10,9 +10,9 @@ from optdsl.codegen.prologue import Prologues
 from optdsl.ir.nodes import reachable
 from optdsl.runtime.triton import CODED_ROWS, NARROW, WIDE, block_of, operands
 from optdsl.runtime.triton_codecs import BLOCKS
-from optdsl.schedule.plan import Domain, KernelPass, Variant
+from optdsl.schedule.plan import Domain
 from optdsl.types import Storage
-from tests.triton.compiling import DTYPES, KEYS, PLACE, RUNTIME, TARGETS, Finding, Job
+from tests.triton.compiling import DTYPES, KEYS, PLACE, RUNTIME, TARGETS, WRITTEN, Finding, Job
 from tests.triton.running import described
 from tests.triton.sources import HAND, RULES, kernels_of, plan_of
 
@@ -111,14 +111,19 @@ def faults(finding: Finding) -> Iterator[str]:
         yield f"{job}: loose arithmetic {finding.approximate}"
     for line in finding.narrow:
         yield f"{job}: 32 bits of an address in {line}"
-    if job.aligned and job.source != RUNTIME:
-        variant, kernel = next(
-            (variant, each) for variant, each in kernels_of(job.source) if each.name == job.kernel
-        )
-        loads, stores = expected(variant, kernel, job, finding.warps)
-        if wide(finding.loads) < loads or wide(finding.stores) < stores:
-            found = f"loads {finding.loads}, stores {finding.stores}"
-            yield f"{job}: {found} instead of {loads} and {stores} of 128 bits"
+    if job.aligned and job.source not in WRITTEN and 0 < narrowest(finding) < 128:
+        loads, stores = expected(finding)
+        found = f"loads {finding.loads}, stores {finding.stores}"
+        yield f"{job}: {found} instead of {loads} and {stores} of 128 bits"
+
+
+def narrowest(finding: Finding) -> int:
+    """Bits of the narrowest access to a whole block of full-size buffers: 128 where a lane makes
+    as many of those as there must be. 0 where it makes none."""
+    loads, stores = expected(finding)
+    if wide(finding.loads) >= loads and wide(finding.stores) >= stores:
+        return 128 if loads or stores else 0
+    return min(*finding.loads, *finding.stores)
 
 
 def wide(accesses: dict[int, int]) -> float:
@@ -136,10 +141,12 @@ BESIDE = {"master": 4, "kahan": 2, "split": 2}
 """Bytes beside an element of a parameter of 16 bits."""
 
 
-def expected(variant: Variant, kernel: KernelPass, job: Job, warps: int) -> tuple[int, int]:
+def expected(finding: Finding) -> tuple[int, int]:
     """The 128-bit accesses that a lane makes of full buffers: all of them, in every phase. A lane
     that has fewer bytes of a buffer than 16 cannot."""
-    threads = warps * TARGETS[job.target][2]
+    job = finding.job
+    variant, kernel = next(each for each in kernels_of(job.source) if each[1].name == job.kernel)
+    threads = finding.warps * TARGETS[job.target][2]
     elements = job.tile[-1] * (job.tile[0] if len(job.tile) == 2 else 1)
     buffers = {each.name: each for each in variant.buffers if each.domain is Domain.FULL}
     units = {}

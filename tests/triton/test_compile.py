@@ -97,6 +97,11 @@ GOOD = """
     %0 = tt.splat %start : !tt.ptr<f32> -> tensor<1024x!tt.ptr<f32>>
     %1 = tt.addptr %0, %i : tensor<1024x!tt.ptr<f32>>, tensor<1024xi32>
     %x = tt.load %1, %mask : tensor<1024x!tt.ptr<f32>> loc(#loc7)
+    %second = arith.constant 1 : i32
+    %shared = tt.addptr %results, %second : !tt.ptr<f64>, i32
+    %2 = tt.splat %shared : !tt.ptr<f64> -> tensor<1024x!tt.ptr<f64>>
+    %3 = tt.addptr %2, %i : tensor<1024x!tt.ptr<f64>>, tensor<1024xi32>
+    %norm = tt.load %3, %mask : tensor<1024x!tt.ptr<f64>> loc(#loc8)
 """
 
 
@@ -107,6 +112,7 @@ GOOD = """
         ("%lo : !tt.ptr<f32>, i64", "%end_1 : !tt.ptr<f32>, i64"),
         ("tt.addptr %0, %i", "tt.addptr %0, %wide"),
         ("%0 = tt.splat %start", "%0 = tt.splat %base"),
+        ("%results, %second : !tt.ptr<f64>, i32", "%results, %end : !tt.ptr<f64>, i32"),
     ],
 )
 def test_narrow_addresses_are_told(old: str, new: str) -> None:

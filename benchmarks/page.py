@@ -1,0 +1,181 @@
+"""Fills the tables of docs/performance.md from the figures in benchmarks/results:
+
+    python -m benchmarks.page [--page docs/performance.md]
+
+What stands between `<!-- NAME -->` and `<!-- end -->` is made anew; a NAME is one of `PARTS`. All
+else on the page is written by hand. A test holds the page to the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import aot
+from optdsl.bench import records as files
+from optdsl.bench.records import LIMIT, Records
+from optdsl.bench.report import OURS, markdown
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+PART = re.compile(r"<!-- (?P<name>\w+) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
+
+
+def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
+
+
+# ---------------------------------------------------------------- races
+
+
+@dataclass(frozen=True)
+class Aim:
+    """How many times faster than `peer` a step of `contest` is to be, on one thread and on all."""
+
+    contest: str
+    peer: str
+    case: str
+    one: float
+    all: float
+
+
+AIMS = (
+    *(Aim("AdamW", LIMIT, case, 0.97, 0.97) for case in ("one of 64M", "GPT-2 small")),
+    Aim("AdamW", "torch fused", "one of 64M", 1.05, 1.05),
+    Aim("AdamW", "torch fused", "GPT-2 small", 1.05, 1.2),
+    Aim("AdamW", "torch fused", "1000 of 10k", 2.2, 2.5),
+    Aim("AdamW", "torch fused", "200 of 64, new gradients", 12, 12),
+    Aim("AdamW", "torch fused", "200 of 64", 25, 25),
+    Aim("AdamW", "torch fused", "1000 of 64, DTensors", 30, 30),
+    Aim("clip + AdamW", "torch clip + fused", "one of 64M", 1.35, 1.35),
+    Aim("clip + AdamW", "torch clip + fused", "GPT-2 small", 2, 2),
+    Aim("clip + AdamW", "torch clip + fused", "1000 of 10k", 5, 5),
+    Aim("Lion", "pytorch_optimizer", "GPT-2 small", 7, 7),
+    Aim("LAMB", "pytorch_optimizer", "GPT-2 small", 6, 6),
+    Aim("Adan", "pytorch_optimizer", "GPT-2 small", 6, 6),
+)
+
+
+def aims(folder: Path) -> str:
+    """What we aim at, and how far we are."""
+    found = _races(folder)
+    return table(("rule", "case", "beside", "1 thread", "2 threads"), map(_aim_row(found), AIMS))
+
+
+def _aim_row(found: Records) -> Callable[[Aim], Sequence[str]]:
+    def row(aim: Aim) -> Sequence[str]:
+        cells = []
+        for threads, wanted in ((1, aim.one), (2, aim.all)):
+            race = found.of((aim.contest, aim.case, threads))
+            if OURS in race and aim.peer in race:
+                ratio = race[aim.peer].median / race[OURS].median
+                verdict = "" if ratio >= wanted else ", short"
+                cells.append(f"{ratio:.3g} of {wanted:g}{verdict}")
+            else:
+                cells.append(f"not run; {wanted:g}")
+        return aim.contest, aim.case, aim.peer, *cells
+
+    return row
+
+
+def races(folder: Path) -> str:
+    return markdown(_races(folder))
+
+
+def _races(folder: Path) -> Records:
+    found = files.read(folder / "cpu.json")
+    assert found is not None, "no races were run"
+    return found
+
+
+# ---------------------------------------------------------------- storage
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def storage(folder: Path) -> str:
+    found = _json(folder / "storage.json")
+    one, two = found["1 threads"], found["2 threads"]
+    head = ("parameters, states", "bytes", "1 thread: ns", "speed", "2 threads: ns", "speed")
+    rows = (
+        (name, f"{each['bytes']:.0f}", *_cost(each), *_cost(two[name]))
+        for name, each in one.items()
+    )
+    return table(head, rows)
+
+
+def _cost(entry: dict[str, Any]) -> tuple[str, str]:
+    return f"{entry['ns'][0]:.2f}", f"{entry['speed']:.2f}"
+
+
+def codecs(folder: Path) -> str:
+    figures = _json(folder / "codecs.json")["figures"]
+    names = [each.removeprefix("save_") for each in figures if each.startswith("save_")]
+    both = [each for each in names if f"load_{each}" in figures]
+    rows = ((e, f"{figures[f'save_{e}']:.2f}", f"{figures[f'load_{e}']:.2f}") for e in both)
+    return table(("codec", "to memory", "from it"), rows)
+
+
+# ---------------------------------------------------------------- kernels
+
+
+def kernels(folder: Path) -> str:
+    """The sweep's columns, those that are not there, too."""
+    found = aot.read(folder / "aot.json")
+    head = ("target", "values", "rules", "kernels", "registers: AdamW", "median", "most")
+    rows = (_kernel_row(column, found.get(column, {})) for column in aot.COLUMNS)
+    return table((*head, "with a stack", "below 128 bits", "faults"), rows)
+
+
+def _kernel_row(column: str, rules: dict[str, aot.Entry]) -> Sequence[str]:
+    target, _, values = column.partition(" ")
+    values = values.replace(" int8", ", states int8")
+    if not rules:
+        return target, values, "none yet", *7 * ("",)
+    kernels = {name: each for entry in rules.values() for name, each in entry.kernels.items()}
+    registers = [each[0] for each in kernels.values()]
+    adamw = sorted(each[0] for name, each in kernels.items() if name.startswith("adamw_v"))
+    stacks = [local for _, _, local, _ in kernels.values() if local]
+    return (
+        *(target, values, str(len(rules)), str(len(kernels))),
+        *(", ".join(map(str, adamw)), f"{statistics.median(registers):.0f}", str(max(registers))),
+        f"{len(stacks)}: at most {max(stacks)} B" if stacks else "none",
+        str(sum(0 < bits < 128 for _, _, _, bits in kernels.values()) or "none"),
+        str(sum(len(each.faults) for each in rules.values()) or "none"),
+    )
+
+
+# ---------------------------------------------------------------- the page
+
+
+PARTS = {each.__name__: each for each in (aims, races, storage, codecs, kernels)}
+
+
+def fill(text: str, folder: Path = RESULTS) -> str:
+    """`text` with its parts made anew. Raises KeyError for one that is not known."""
+
+    def made(part: re.Match[str]) -> str:
+        return f"<!-- {part['name']} -->\n{PARTS[part['name']](folder)}<!-- end -->"
+
+    return PART.sub(made, text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--page", type=Path, default=PAGE)
+    page = parser.parse_args().page
+    page.write_text(fill(page.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""docs/performance.md holds the figures of benchmarks/results, as `make page` puts them there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks import aot
+from benchmarks.page import AIMS, PAGE, PART, PARTS, RESULTS, fill, kernels
+from optdsl.bench import records as files
+from optdsl.bench.cases import CASES
+from optdsl.bench.contests import CONTESTS
+from optdsl.bench.records import LIMIT
+
+TEXT = PAGE.read_text("utf-8")
+
+
+def test_the_page_is_of_the_committed_figures() -> None:
+    assert fill(TEXT) == TEXT
+    assert sorted(part["name"] for part in PART.finditer(TEXT)) == sorted(PARTS)
+
+
+def test_other_figures_make_another_page(tmp_path: Path) -> None:
+    shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)
+    found = files.read(tmp_path / "cpu.json")
+    assert found is not None
+    (lost,) = (each for each in found.races() if each == ("AdamW", "one of 64M", 2))
+    found.drop(lost)
+    files.write(tmp_path / "cpu.json", found)
+    filled = fill(TEXT, tmp_path)
+    assert filled != TEXT
+    assert "not run; 0.97 |\n" in filled
+    assert PART.sub("", filled) == PART.sub("", TEXT)
+
+
+def test_an_unknown_part_is_refused() -> None:
+    with pytest.raises(KeyError, match="else"):
+        fill("<!-- else -->\n<!-- end -->\n")
+
+
+def test_aims_are_of_races_that_there_are() -> None:
+    titles = {each.title: key for key, each in CASES.items()}
+    for aim in AIMS:
+        contest = CONTESTS[aim.contest]
+        assert titles[aim.case] in contest.cases
+        assert aim.peer == LIMIT or aim.peer in {each.name for each in contest.peers}
+
+
+def test_what_was_not_compiled_is_said(tmp_path: Path) -> None:
+    entry = aot.Entry("0", {"adamw_v0_0": [48, 8, 0, 128], "adamw_v0_1": [60, 8, 16, 64]}, ["!"])
+    aot.write(tmp_path / "aot.json", {"sm_90 fp32": {aot.ZOO[0]: entry}})
+    assert aot.read(tmp_path / "aot.json") == {"sm_90 fp32": {aot.ZOO[0]: entry}}
+    rows = kernels(tmp_path).splitlines()
+    assert rows[2] == "| sm_90 | fp32 | 1 | 2 | 48, 60 | 54 | 60 | 1: at most 16 B | 1 | 1 |"
+    assert rows[3].startswith("| gfx942 | fp32 | none yet |")
+    assert len(rows) == 2 + len(aot.COLUMNS)
