@@ -13,14 +13,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from optdsl.runtime.counters import Counters
-from optdsl.runtime.native import NativeError, load, load_kernels
+from optdsl.runtime.native import NativeError, load, load_kernels, runtime_text
 from optdsl.runtime.nearness import Phase, phases
 from optdsl.runtime.packing import Able
 from optdsl.runtime.program import Program
@@ -71,7 +70,7 @@ def driver() -> Any:
 
     Raises NativeError without a working compiler.
     """
-    text = _text("driver.c")
+    text = runtime_text("driver.c")
     try:
         library = load(text, "-fopenmp")
     except NativeError:
@@ -89,14 +88,7 @@ def codec_functions() -> Any:
 
 def codec_source() -> str:
     """The C of all codecs."""
-    return "".join(map(_text, ("lanes.c", "storage.c", "codecs.c")))
-
-
-def _text(name: str) -> str:
-    # By the module's loader: a standalone file carries the runtime, its C too, within itself.
-    loader: Any = cast(Any, __spec__).loader
-    text: str = loader.get_data(str(Path(__file__).with_name(name))).decode()
-    return text
+    return "".join(map(runtime_text, ("lanes.c", "storage.c", "codecs.c")))
 
 
 @dataclass(eq=False)

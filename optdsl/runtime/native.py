@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 FLAGS = (
     "-std=gnu11",
@@ -90,6 +91,14 @@ def _probe(command: str) -> Compiler | None:
     if answer.returncode != 0:
         return None
     return Compiler((path, *words[1:]), answer.stdout.partition("\n")[0].strip())
+
+
+def runtime_text(name: str) -> str:
+    """A C file of the runtime, by its path in there."""
+    # By the module's loader: a standalone file carries the runtime, its C too, within itself.
+    loader: Any = cast(Any, __spec__).loader
+    text: str = loader.get_data(str(Path(__file__).with_name(name))).decode()
+    return text
 
 
 def load_kernels(source: str, dtype: str, *flags: str) -> ctypes.CDLL:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from optdsl.runtime.native import NativeError, build
+from optdsl.runtime.native import NativeError, build, runtime_text
 from optdsl.runtime.shards import dtensor, locals_of
 from optdsl.runtime.tables import Ints
 
@@ -148,12 +148,9 @@ def address(table: Ints) -> int:
 @cache
 def direct() -> Direct | None:
     """The functions of tensors.c, or None where there is no compiler or torch is not as it was."""
-    # By the module's loader: a standalone file carries the runtime, its C too, within itself.
-    loader: Any = cast(Any, __spec__).loader
-    text = loader.get_data(str(Path(__file__).with_name("tensors.c"))).decode()
     try:
         # Not ctypes.CDLL: it would let go of Python's lock.
-        library = ctypes.PyDLL(str(build(text)))
+        library = ctypes.PyDLL(str(build(runtime_text("tensors.c"))))
         symbols = [
             ctypes.cast(getattr(_torch_library(name), symbol), ctypes.c_void_p).value
             for name, wanted in SYMBOLS.items()
