@@ -21,6 +21,9 @@ from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
 Dim = int | str
+Axis = int | str | tuple[()] | None
+"""What a reduction goes over within a parameter: rows (0), columns (1), a named axis, all (None) or
+nothing, so that only `over` says what it takes in."""
 
 
 class Instances(IntEnum):

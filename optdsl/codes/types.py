@@ -133,7 +133,8 @@ optimizer SGD(lr = 0.1):
         title="An axis, or a range of parameters, that there is not",
         text="""\
 `axis` is 0 (over the rows: one number per column stays), 1 (over the columns: one per row), or the
-name of a leading axis that the value has. `over` is `all`, `group` or `workers`.
+name of a leading axis that the value has. `over` is `all`, `group` or `workers`. `axis = ()` stands
+with `over`, and for values that have the same shape in every parameter.
 """,
         wrong="""\
 optimizer SGD(lr = 0.1):

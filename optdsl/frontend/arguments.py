@@ -13,6 +13,7 @@ from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
 from optdsl.syntax import ast
+from optdsl.types import Axis
 
 Keywords = dict[str, Binding]
 WORDS = frozenset({"over", "own", "same", "axis"})
@@ -67,14 +68,16 @@ class Arguments(Shapes):
             return bound.name
         self.fail("E307", "`over` is all, group or workers", span)
 
-    def _axis(self, bound: Binding | None, span: Span) -> int | str | None:
+    def _axis(self, bound: Binding | None, span: Span) -> Axis:
         if is_none(bound):
             return None
+        if bound == ():
+            return ()
         if isinstance(bound, Symbol):
             return bound.name
         if isinstance(bound, Value) and is_const(bound) and bound.attr("value") in (0, 1):
             return int(bound.attr("value"))
-        self.fail("E307", "`axis` is 0, 1 or the name of a leading axis", span)
+        self.fail("E307", "`axis` is 0, 1, () or the name of a leading axis", span)
 
     def _no_device_condition(self, what: str, span: Span) -> None:
         if self.device_depth:

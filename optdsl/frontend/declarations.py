@@ -26,7 +26,7 @@ from optdsl.ir.nodes import (
 )
 from optdsl.source import Span
 from optdsl.syntax import ast
-from optdsl.types import BATCH, SCALAR, DType, Instances, Place, Shape, Storage, Type, join_shape
+from optdsl.types import SCALAR, DType, Instances, Place, Shape, Storage, Type, join_shape
 
 CLASS_ARGUMENTS = frozenset(
     {
@@ -234,18 +234,13 @@ class Declarations(Calls):
 
     def _same_for_all(self, type_: Type, span: Span, what: str) -> None:
         """What is shared must have one shape for all parameters."""
-        if type_.instances is Instances.PARAM:
-            return
-        for dim in type_.shape.dims:
-            if isinstance(dim, str):
-                value = self.emit.dims.get(dim)
-                own = value is not None and value.type.instances is Instances.PARAM
-                if own or dim in SIZES or dim == BATCH:
-                    self.fail(
-                        "E314",
-                        f"the shared {what} cannot have a size of each parameter's own, `{dim}`",
-                        span,
-                    )
+        own = self.own_size(type_.shape)
+        if type_.instances is not Instances.PARAM and own is not None:
+            self.fail(
+                "E314",
+                f"the shared {what} cannot have a size of each parameter's own, `{own}`",
+                span,
+            )
 
     def _default_shape(self) -> Shape:
         """p's shape; in a transform its first argument's, so that an average of rows is one."""

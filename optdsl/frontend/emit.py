@@ -20,6 +20,7 @@ from optdsl.source import Span
 from optdsl.types import (
     BATCH,
     SCALAR,
+    Axis,
     Dim,
     DType,
     Instances,
@@ -250,7 +251,7 @@ class Emitter:
         self,
         op: str,
         value: Value,
-        axis: int | str | None,
+        axis: Axis,
         over: str | None,
         scope: Scope,
         span: Span,
@@ -262,9 +263,13 @@ class Emitter:
         instances = value.type.instances
         if over is not None:
             instances = min(instances, Instances.RUN if over == "all" else Instances.GROUP)
+        if axis == () and shape.is_scalar:
+            axis = None
         if axis is None:
             kept = tuple(each for each in shape.lead if each != BATCH)
             result = Shape(kept, 1, 1)
+        elif axis == ():
+            result = shape
         elif axis in (0, 1):
             result = (
                 Shape(shape.lead, 1, shape.cols) if axis == 0 else Shape(shape.lead, shape.rows, 1)
@@ -280,7 +285,7 @@ class Emitter:
                 "E307",
                 f"a value of shape {shape} has no axis `{axis}`",
                 span,
-                help="axis is 0, 1 or the name of a leading axis",
+                help="axis is 0, 1, () or the name of a leading axis",
             )
         if over is None:
             scope = ()

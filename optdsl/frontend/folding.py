@@ -14,7 +14,7 @@ from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
 from optdsl.syntax import ast
-from optdsl.types import Dim, Shape
+from optdsl.types import Axis, Dim, Shape
 
 
 class Folding(Ordering):
@@ -43,11 +43,11 @@ class Folding(Ordering):
             return self._length(self._tensor_axis(call.args[0].value))
         args, _ = self.arguments(call, 1, 2)
         axis = self._axis(args[1], call.span)
-        if axis is None:
+        if axis is None or axis == ():
             self.fail("E307", "`size` takes an axis: 0, 1 or the name of a leading one", call.span)
         return self._count_here(self.as_value(args[0], call.span).type.shape, axis, call.span)
 
-    def _count_here(self, shape: Shape, axis: int | str | None, span: Span) -> Value:
+    def _count_here(self, shape: Shape, axis: Axis, span: Span) -> Value:
         raise AssertionError("primitives.py defines it")
 
     def _call_unfold(self, call: ast.Call) -> Binding:

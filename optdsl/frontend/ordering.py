@@ -13,7 +13,7 @@ from optdsl.ir.matrices import resized, without
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
 from optdsl.syntax import ast
-from optdsl.types import BATCH, SCALAR, Dim, DType, Shape
+from optdsl.types import BATCH, SCALAR, Axis, Dim, DType, Shape
 
 
 class Ordering(Matrices):
@@ -87,7 +87,7 @@ class Ordering(Matrices):
             self.fail("E322", "the k of `kth_smallest` is one number", call.span)
         return self.emit.shaped("kth_smallest", [value, k], result, call.span, dims=dims)
 
-    def _kth_of(self, call: ast.Call, value: Value, over: str, axis: int | str | None) -> Binding:
+    def _kth_of(self, call: ast.Call, value: Value, over: str, axis: Axis) -> Binding:
         """The statistic over all elements of several parameters."""
         self._no_device_condition("a reduction over parameters", call.span)
         lead = [each for each in value.type.shape.lead if each != BATCH]
@@ -111,7 +111,7 @@ class Ordering(Matrices):
     def _dim_along(self, named: Keywords, span: Span) -> int:
         """The axis that is meant, by default that of the rows, counted from the end."""
         axis = self._axis(named.get("axis"), span)
-        if isinstance(axis, str):
+        if isinstance(axis, str) or axis == ():
             self.fail("E307", "`axis` is 0 or 1 here", span)
         return -1 if axis == 1 else -2
 

@@ -16,7 +16,7 @@ from optdsl.ir.nodes import Value
 from optdsl.ops import OPS
 from optdsl.source import Span
 from optdsl.syntax import ast
-from optdsl.types import BATCH, SCALAR, DType, Instances, Place, Shape, Type
+from optdsl.types import BATCH, SCALAR, Axis, DType, Instances, Place, Shape, Type
 
 INSTANCES = {None: Instances.PARAM, "group": Instances.GROUP, "all": Instances.RUN}
 
@@ -91,7 +91,18 @@ class Primitives(Folding):
         if over is not None:
             self._no_device_condition("a reduction over parameters", span)
         axis = self._axis(named.get("axis"), span)
+        if axis == ():
+            self._entries_match(value.type.shape, over, span)
         return self.emit.reduce(op, value, axis, over, self.path, span)
+
+    def _entries_match(self, shape: Shape, over: str | None, span: Span) -> None:
+        """Entry by entry only what has one shape in all parameters can be reduced."""
+        if over is None:
+            self.fail("E307", "`axis = ()` is for what `over` takes in, and none is given", span)
+        own = self.own_size(shape)
+        if own is not None:
+            what = f"parameters differ in `{own}`"
+            self.fail("E307", f"{what}: entries of shape {shape} have no match", span)
 
     def _call_count(self, call: ast.Call) -> Binding:
         """How many elements a reduction with these arguments takes in."""
@@ -101,6 +112,8 @@ class Primitives(Folding):
         axis = self._axis(named.get("axis"), call.span)
         if over == "workers":
             return self.emit.leaf("workers", Instances.RUN, Place.HOST, DType.INT)
+        if axis == ():
+            self._entries_match(value.type.shape, over, call.span)
         if over is not None:
             lead = tuple(each for each in value.type.shape.lead if each == BATCH)
             shape = Shape(lead, value.type.shape.rows, value.type.shape.cols)
@@ -109,7 +122,7 @@ class Primitives(Folding):
             return self.emit.reduce("sum", ones, axis, over, self.path, call.span)
         return self._count_here(value.type.shape, axis, call.span)
 
-    def _count_here(self, shape: Shape, axis: int | str | None, span: Span) -> Value:
+    def _count_here(self, shape: Shape, axis: Axis, span: Span) -> Value:
         """The number of elements along `axis`, by default of the parameter's axes."""
         if axis in (0, 1):
             return self.emit.dim_value(shape.rows if axis == 0 else shape.cols)

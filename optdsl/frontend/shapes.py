@@ -6,13 +6,14 @@ lies in the emitter's `dims`. Relies on: expressions. Does not do: shapes of res
 
 from __future__ import annotations
 
+from optdsl.axes import AXIS_SIZES
 from optdsl.frontend.bindings import Symbol
-from optdsl.frontend.expressions import Expressions
+from optdsl.frontend.expressions import SIZES, Expressions
 from optdsl.ir.fold import host_text, is_const
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
 from optdsl.syntax import ast
-from optdsl.types import BATCH, Dim, DType, Shape
+from optdsl.types import BATCH, Dim, DType, Instances, Shape
 
 UNSETTLED = frozenset(
     {"t", "steps", "first", "host_state", "to_host", "loop_arg", "loop_result", "lead_size"}
@@ -87,6 +88,15 @@ class Shapes(Expressions):
                 help="`//` divides and rounds down" if value.op == "div" else None,
             )
         return self.named_size(value)
+
+    def own_size(self, shape: Shape) -> str | None:
+        """A size in `shape` that parameters may differ in, if there is one."""
+        for dim in shape.dims:
+            value = self.emit.dims.get(str(dim))
+            own = value is not None and value.type.instances is Instances.PARAM
+            if own or dim in (*SIZES, *AXIS_SIZES, BATCH):
+                return str(dim)
+        return None
 
     def named_size(self, value: Value) -> Dim:
         """The dimension that a settled whole number is."""

@@ -24,7 +24,7 @@ from optdsl.interpreter.members import Closure, matrix_sizes
 from optdsl.ir.fold import host_function
 from optdsl.ir.nodes import Scope, Value, scope_of
 from optdsl.ops import OPS, Kind
-from optdsl.types import BATCH, Dim, Instances, Shape
+from optdsl.types import BATCH, Axis, Dim, Instances, Shape
 
 SIZES = frozenset({"n", "m", "first"})
 """Attributes that are sizes."""
@@ -292,9 +292,11 @@ def combine(op: str, a: Tensor, b: Tensor) -> Tensor:
     return a + b if op == "sum" else torch.maximum(a, b) if op == "max_of" else torch.minimum(a, b)
 
 
-def over_axis(op: str, tensor: Tensor, shape: Shape, axis: int | str | None) -> Tensor:
-    """A reduction of a value of type `shape` over rows (0), columns (1), a named axis, or all of
-    the parameter (None)."""
+def over_axis(op: str, tensor: Tensor, shape: Shape, axis: Axis) -> Tensor:
+    """A reduction of a value of type `shape` over rows (0), columns (1), a named axis, all of the
+    parameter (None) or nothing of it."""
+    if axis == ():
+        return tensor
     if axis in (0, 1):
         return over_dims(op, tensor, (int(axis) - 2,), keep=True)
     if axis is not None:

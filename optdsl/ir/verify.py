@@ -274,11 +274,12 @@ class _Check:
         self.need(operand.type.on_device and value.type.on_device, "is not on the device")
         self.need(over in (None, "group", "all"), f"over = {over}")
         shape = operand.type.shape
+        ends = {(): (shape.rows, shape.cols), 0: (1, shape.cols), 1: (shape.rows, 1)}
         if axis is None:
             self.shape(value, Shape(tuple(each for each in shape.lead if each != BATCH)))
-        elif axis in (0, 1):
-            ends = (1, shape.cols) if axis == 0 else (shape.rows, 1)
-            self.shape(value, Shape(shape.lead, *ends))
+        elif axis in ends:
+            self.need(axis != () or over is not None, "reduces nothing")
+            self.shape(value, Shape(shape.lead, *ends[axis]))
         else:
             rest = tuple(each for each in shape.lead if each != axis)
             self.need(len(rest) < len(shape.lead), f"there is no axis {axis}")

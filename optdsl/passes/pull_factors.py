@@ -75,6 +75,8 @@ def _constant_along(value: Value, total: Value) -> bool:
         limit = Instances.RUN if over == "all" else Instances.GROUP
         if value.type.instances > limit:
             return False
+    if axis == ():
+        return True
     if axis in (0, 1):
         return (shape.rows if axis == 0 else shape.cols) == 1
     if axis is not None:

@@ -5,7 +5,7 @@ values, small passes (columns, parameters, groups, the run), library passes; eve
 over the plan's leaves. States smaller than a row are written in a last stage of their own, when
 nobody reads them any more.
 
-Relies on: search. Does not do: any choice; texts.
+Relies on: needs, search. Does not do: any choice; texts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable
 from optdsl.passes.algebra import is_size
 from optdsl.passes.variants import EVALUATIONS
 from optdsl.schedule.levels import SMALL, Levelled, closes_in_row
+from optdsl.schedule.needs import Needs, Sink
 from optdsl.schedule.plan import (
     Buffer,
     Domain,
@@ -32,7 +33,7 @@ from optdsl.schedule.plan import (
     Variant,
     domain_of,
 )
-from optdsl.schedule.search import Choice, Search, Sink
+from optdsl.schedule.search import Choice
 from optdsl.types import DType, Instances, Place, Shape, Storage, Type
 
 REPORT = "report "
@@ -47,7 +48,7 @@ class VariantBuilder:
     index: int
     prefix: str
     variant: Levelled
-    search: Search
+    needs: Needs
     choice: Choice
     path: tuple[tuple[Value, bool], ...]
     slots: dict[str, Domain]
@@ -66,7 +67,7 @@ class VariantBuilder:
         passes: list[Pass] = []
         level = self.variant.level
         after = [level[v] + 1 for v in self.variant.library if v in level]
-        last = max([self.search.stages, *after])
+        last = max([self.needs.stages, *after])
         for stage in range(last):
             passes.extend(self._full_pass(stage))
             passes.extend(self._small_reductions(stage))
@@ -114,7 +115,7 @@ class VariantBuilder:
 
     def _name_temps(self) -> None:
         taken = {"p", "g", *(s.name for s in self.rule.states), *(i.name for i in self.rule.inputs)}
-        values = [*self.choice.temps, *self.search.handed_over, *self.search.library_outputs]
+        values = [*self.choice.temps, *self.needs.handed_over, *self.needs.library_outputs]
         for value in dict.fromkeys(values):
             base = re.sub(r"\W", "_", value.name or "temp")
             name, count = (f"{base}_batch" if value.name else base), 2
@@ -234,7 +235,7 @@ class VariantBuilder:
 
     def _full_pass(self, stage: int) -> list[Pass]:
         sinks = [sink for sink, at in self.choice.stage.items() if at == stage]
-        temps = [value for value in self.choice.temps if self.search.ready(value) == stage]
+        temps = [value for value in self.choice.temps if self.needs.ready(value) == stage]
         if not sinks and not temps:
             return []
         loads = self.choice.loads[stage]
@@ -339,7 +340,7 @@ class VariantBuilder:
         for slot, reduction in self.variant.reductions.items():
             operand = reduction.args[0]
             domain = self.domain(operand)
-            if domain in SMALL and self.search.ready(operand) == stage:
+            if domain in SMALL and self.needs.ready(operand) == stage:
                 value = self._small(operand)
                 by_domain.setdefault(domain, []).append(
                     Reduction(self.renamed[slot], reduction.op, value, self.domain(reduction))
@@ -406,7 +407,7 @@ class VariantBuilder:
         for value, name in self.temps.items():
             if value not in self.variant.library or level[value] < stage:
                 known[value] = self.leaf(value, name)
-        wanted = [(self.temps[v], v) for v in self.search.library_outputs if level[v] == stage]
+        wanted = [(self.temps[v], v) for v in self.needs.library_outputs if level[v] == stage]
         wanted += [
             (name, value)
             for name, value in self.variant.outputs.items()

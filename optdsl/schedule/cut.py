@@ -2,8 +2,9 @@
 
 Input: what a pass must compute, and what lies in memory with the bytes that loading it costs.
 Output: the values to load, so that all else is recomputed from them, and their bytes; None where
-something needed is neither in memory nor computable. Graphs have tens of vertices; augmenting
-paths are enough.
+something needed is neither in memory nor computable. Of several cuts that cost the same it is that
+nearest to memory, so that ties recompute. Graphs have tens of vertices; augmenting paths are
+enough.
 """
 
 from __future__ import annotations
@@ -14,40 +15,51 @@ from collections.abc import Callable, Iterable
 from optdsl.ir.nodes import Value
 
 INFINITE = float("inf")
-Node = tuple[int, int] | str
+SOURCE, SINK = -1, -2
+Capacity = dict[int, dict[int, float]]
+"""What may still flow from node to node. A value in memory is the nodes 2 * id and 2 * id + 1, and
+the edge between them is as wide as loading it costs; all other edges have no bound."""
 
 
 def cheapest_loads(
-    sinks: Iterable[Value],
+    wanted: Iterable[Value],
+    cone: Iterable[Value],
     resident: dict[Value, float],
     operands: Callable[[Value], tuple[Value, ...]],
 ) -> tuple[frozenset[Value], float] | None:
-    """`resident` gives the bytes of loading each value that is in memory; `operands` what a value
-    is computed from (nothing for what is always at hand)."""
-    capacity: dict[Node, dict[Node, float]] = {}
+    """`cone` has `wanted` and all that it is worked out from, operands first; `resident` gives the
+    bytes of loading each value of it that is in memory; `operands` what a value is computed from
+    (nothing for what is always at hand)."""
+    capacity: Capacity = {SOURCE: {}, SINK: {}}
 
-    def edge(a: Node, b: Node, bytes_: float) -> None:
+    def edge(a: int, b: int, bytes_: float = INFINITE) -> None:
         capacity.setdefault(a, {})[b] = bytes_
         capacity.setdefault(b, {}).setdefault(a, 0.0)
 
-    by_id: dict[int, Value] = {}
-    stack = list(sinks)
-    for sink in stack:
-        edge((sink.id, 1), "sink", INFINITE)
-    while stack:
-        value = stack.pop()
-        if value.id in by_id:
+    # What lies in memory, as nodes, nearest below each value. What does not is no node of its own:
+    # a graph has a fifth of the vertices then.
+    nearest: dict[Value, frozenset[int]] = {}
+    for value in cone:
+        if is_at_hand(value):
+            nearest[value] = frozenset()
             continue
-        by_id[value.id] = value
-        edge((value.id, 0), (value.id, 1), resident.get(value, INFINITE))
-        below = operands(value)
-        if not below and not _free(value):
-            edge("source", (value.id, 0), INFINITE)
-        for arg in below:
-            edge((arg.id, 1), (value.id, 0), INFINITE)
-            stack.append(arg)
+        args = operands(value)
+        below = frozenset().union(*(nearest[arg] for arg in args)) if args else {SOURCE}
+        nearest[value] = frozenset(below)
+        if value in resident:
+            nearest[value] = frozenset([2 * value.id + 1])
+            edge(2 * value.id, 2 * value.id + 1, resident[value])
+            for node in below:
+                edge(node, 2 * value.id)
+    for value in wanted:
+        for node in nearest[value]:
+            edge(node, SINK)
     total = 0.0
-    while (path := _augmenting(capacity)) is not None:
+    while SINK in (parent := _flowing(capacity)):
+        path, here = [], SINK
+        while here != SOURCE:
+            path.append((parent[here], here))
+            here = parent[here]
         width = min(capacity[a][b] for a, b in path)
         if width == INFINITE:
             return None
@@ -55,43 +67,23 @@ def cheapest_loads(
             capacity[a][b] -= width
             capacity[b][a] += width
         total += width
-    reached = _reached(capacity)
-    loads = frozenset(
-        value for key, value in by_id.items() if (key, 0) in reached and (key, 1) not in reached
-    )
-    return loads, total
+    split = (v for v in resident if 2 * v.id in parent and 2 * v.id + 1 not in parent)
+    return frozenset(split), total
 
 
-def _free(value: Value) -> bool:
-    """At hand in every pass: numbers and finished reductions."""
+def is_at_hand(value: Value) -> bool:
+    """In every pass: numbers and finished reductions."""
     return not value.type.on_device or value.op in ("result", "scalar", "size", "const")
 
 
-def _augmenting(capacity: dict[Node, dict[Node, float]]) -> list[tuple[Node, Node]] | None:
-    parent: dict[Node, Node] = {"source": "source"}
-    queue: deque[Node] = deque(["source"])
-    while queue:
+def _flowing(capacity: Capacity) -> dict[int, int]:
+    """The nodes that more can flow to, until that is the sink, with the one before each."""
+    parent = {SOURCE: SOURCE}
+    queue = deque([SOURCE])
+    while queue and SINK not in parent:
         node = queue.popleft()
-        for after, left in capacity.get(node, {}).items():
+        for after, left in capacity[node].items():
             if left > 0 and after not in parent:
                 parent[after] = node
-                if after == "sink":
-                    path: list[tuple[Node, Node]] = []
-                    here: Node = after
-                    while here != "source":
-                        path.append((parent[here], here))
-                        here = parent[here]
-                    return path[::-1]
                 queue.append(after)
-    return None
-
-
-def _reached(capacity: dict[Node, dict[Node, float]]) -> set[Node]:
-    reached: set[Node] = {"source"}
-    queue: deque[Node] = deque(["source"])
-    while queue:
-        for after, left in capacity.get(queue.popleft(), {}).items():
-            if left > 0 and after not in reached:
-                reached.add(after)
-                queue.append(after)
-    return reached
+    return parent

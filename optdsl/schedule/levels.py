@@ -165,7 +165,7 @@ def _within_each(builder: Builder, value: Value, view: str) -> Value:
     """A reduction over parameters of what no kernel can visit, as one over what the library leaves
     of each parameter."""
     operand = value.args[0]
-    if not (_odd(operand, view) or _odd(value, view)):
+    if value.attr("axis") == () or not (_odd(operand, view) or _odd(value, view)):
         return value
     type_ = operand.type.with_(shape=value.type.shape)
     attrs = dict(value.attrs)

@@ -69,11 +69,11 @@ def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan
     observe("choose_passes", [choice for _, choice in chosen])
     slots: dict[str, Domain] = {}
     variants: list[Variant] = []
-    for index, (each, (search, choice)) in enumerate(zip(levelled, chosen, strict=True)):
+    for index, (each, (needs, choice)) in enumerate(zip(levelled, chosen, strict=True)):
         prefix = _snake(rule.name) + (f"_v{index}" if len(levelled) > 1 else "")
         path = split.variants[index].path
         variants.append(
-            VariantBuilder(rule, index, prefix, each, search, choice, path, slots).build()
+            VariantBuilder(rule, index, prefix, each, needs, choice, path, slots).build()
         )
     plan = Plan(rule, _decision(split.tree), tuple(variants), slots)
     observe("build", plan)
@@ -135,7 +135,8 @@ def _check_levels(rule: Rule, levelled: list[Levelled]) -> None:
         for value in (*each.reductions.values(), *each.between.values()):
             kinds = {domain_of(one.type, rule.view) for one in (value, value.args[0])}
             joined = value.type.shape.rows == value.type.shape.cols == 1
-            if Domain.SHAPED in kinds and value.op not in EVALUATIONS and not joined:
+            matched = value.op in EVALUATIONS or value.attr("axis") == ()
+            if Domain.SHAPED in kinds and not matched and not joined:
                 raise CompileError([_unsupported(what, _label(value, rule))])
 
 

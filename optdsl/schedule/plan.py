@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 
 from optdsl.ir.nodes import Rule, Value
 from optdsl.types import BATCH, Dim, Instances, Storage, Type
@@ -38,6 +39,7 @@ class Domain(StrEnum):
     SHAPED = "shaped"
 
 
+@cache
 def domain_of(type: Type, view: str) -> Domain:
     """Where a device value of `type` lives. `view` is the rule's view of p."""
     if type.instances < Instances.PARAM:

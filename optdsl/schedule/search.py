@@ -1,48 +1,46 @@
 """choose_passes: when each write and reduction happens, and what is stored on the way, by bytes.
 
-Input: one levelled variant. Output: a `Choice`: the stage of every sink, the temporaries, and
-for each stage what its pass loads. Loads are minimum cuts (cut.py), so that the choice between
-recomputing and storing, the pass of each write and the pass of each reduction are one search:
-exhaustive where there are at most `EXHAUSTIVE` combinations, else one sink after another until
-nothing improves. Ties recompute, and write as late as possible.
+Input: what the passes of one variant must do (needs.py). Output: a `Choice`: the stage of every
+sink, the temporaries, and for each stage what its pass loads. Loads are minimum cuts (cut.py), so
+that recomputing or storing, the pass of each write and that of each reduction are one search.
 
-Bytes are those of a float32 parameter; a row's or column's number counts for almost nothing.
-Relies on: levels. Does not do: texts, buffers' names.
+What a stage costs depends on what is done in it and on what was done before it, in whatever order.
+So the stages are gone through once, with the cheapest way to each set of sinks that may be done by
+then. That is exact, for the temporaries that are given, where there are at most `EXACT` steps from
+set to set (shipped rules have at most 60); beyond, no sink can be moved alone to gain bytes.
+Temporaries are tried one after the other, and stay where they save bytes: that is not exact.
+Ties recompute, write as late as possible, and are broken by the order of the sinks.
+
+Bytes are those of a float32 parameter; a row's or column's number counts for almost nothing. All
+are multiples of 2^-10, so that sums are exact and their order does not matter.
+Relies on: needs, cut. Does not do: texts, buffers' names.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
-from optdsl.ir.nodes import Rule, Value, operands, reachable
-from optdsl.passes.variants import STATISTICS
-from optdsl.schedule.cut import cheapest_loads
-from optdsl.schedule.levels import SMALL, WIDE, Levelled, closes_in_row
+from optdsl.ir.nodes import Rule, Value
+from optdsl.schedule.cut import cheapest_loads, is_at_hand
+from optdsl.schedule.levels import Levelled, closes_in_row
+from optdsl.schedule.needs import Needs, Sink
 from optdsl.schedule.plan import Domain, domain_of
 from optdsl.types import STORAGE_BYTES, Storage
 
-EXHAUSTIVE = 4096
+EXACT = 2048
 SMALL_BYTES = 2.0**-7
 """Bytes per parameter that a row's number counts as: 4 bytes over 512 columns."""
 PHASE_BYTES = 2.0**-10
 """What one more visit of a tile in cache counts as, so that a row's sum is not taken twice for
 nothing."""
-EXACT = (Storage.COMPUTE, Storage.FLOAT32)
+LOSSLESS = (Storage.COMPUTE, Storage.FLOAT32)
 """Storages that give back what was stored: only these are loaded again in the step."""
 
-
-@dataclass(frozen=True)
-class Sink:
-    """Something a FULL pass must do: `kind` is store (of an output), reduce (of a slot) or temp."""
-
-    kind: str
-    name: str
-    value: Value
-    earliest: int
-    latest: int
+Stages = tuple[frozenset[Sink], ...]
+"""What is done in each stage."""
 
 
 @dataclass
@@ -58,328 +56,245 @@ class Choice:
 
 @dataclass
 class Search:
-    rule: Rule
-    variant: Levelled
-    cache: dict[
-        tuple[frozenset[Value], frozenset[Value]], tuple[frozenset[Value], float] | None
-    ] = field(default_factory=dict)
+    """`cuts` are the loads and bytes of passes, by what they want and what is in memory of it."""
+
+    needs: Needs
+    cuts: dict[tuple[frozenset[Value], frozenset[Value]], tuple[frozenset[Value], float] | None] = (
+        field(default_factory=dict)
+    )
+    cones: dict[tuple[frozenset[Value], frozenset[Value]], dict[Value, None]] = field(
+        default_factory=dict
+    )
 
     @property
-    def view(self) -> str:
-        return self.rule.view
+    def variant(self) -> Levelled:
+        return self.needs.variant
 
-    def domain(self, value: Value) -> Domain:
-        return domain_of(value.type, self.view)
+    def best(self) -> Choice:
+        best = self._cheapest((), None)
+        assert best is not None, "no order of passes computes this rule"
+        if len(best.loads) > 1:
+            for extra in self._temp_candidates():
+                trial = self._cheapest((*best.temps, extra), best)
+                if trial is not None and trial.bytes < best.bytes:
+                    best = trial
+        return best
 
-    @cached_property
-    def users(self) -> dict[Value, list[Value]]:
-        users: dict[Value, list[Value]] = {}
-        for value in reachable([*self.variant.roots]):
-            for arg in operands(value):
-                users.setdefault(arg, []).append(value)
-        return users
+    def _temp_candidates(self) -> list[Value]:
+        """Full values that are computed before the last stage and used in a later one."""
+        needs = self.needs
+        return [
+            value
+            for value, level in self.variant.level.items()
+            if needs.domain(value) is Domain.FULL
+            and value.type.on_device
+            and value.args
+            and value not in self.variant.library
+            and value not in needs.handed_over
+            and level < needs.stages - 1
+        ]
 
-    def ready(self, value: Value) -> int:
-        """The first stage whose kernel pass can use `value`."""
-        return self.variant.level[value] + (1 if value in self.variant.library else 0)
+    # ------------------------------------------------------------ stages of sinks
 
-    @cached_property
-    def points(self) -> dict[Value, int]:
-        """Where the model is evaluated and what is joined between stages, with the first stage
-        behind which it is. The parameters themselves need not be stored."""
-        found: dict[Value, int] = {}
-        for slot, value in self.variant.between.items():
-            point, at = value.args[0], self.variant.behind(slot)
-            if point.op != "param" or value.op in STATISTICS:
-                found[point] = min(at, found.get(point, at))
-        return found
-
-    @cached_property
-    def handed_over(self) -> list[Value]:
-        """Values of kernels that the library reads, or at which the model is evaluated, and that
-        are not in memory anyway. A state is copied: its new value may be stored before."""
-        found = [value for value in self.points if value not in self.variant.library]
-        for value in reachable(self.variant.roots):
-            if value in self.variant.library or not value.type.on_device or value in found:
-                continue
-            if value.op in ("param", "grad", "state", "input", "result", "evaluated"):
-                continue
-            if self.domain(value) in WIDE and any(
-                u in self.variant.library for u in self.users.get(value, [])
-            ):
-                found.append(value)
-        return found
+    def _cheapest(self, temps: tuple[Value, ...], near: Choice | None) -> Choice | None:
+        """The best stages with these temporaries; where there are too many, near a known choice."""
+        if self._steps <= EXACT:
+            return self._exact(temps)
+        return self._descended(temps, near)
 
     @cached_property
-    def library_outputs(self) -> list[Value]:
-        """What library passes leave for kernels and for later library passes."""
-        library, level = self.variant.library, self.variant.level
-        reduced = {value.args[0] for value in self.variant.reductions.values()}
-        wanted = []
-        for value in reachable(self.variant.roots, into_loops=False):
-            if value not in library or value.op == "loop" or self._stays(value):
-                continue
-            users = self.users.get(value, [])
-            outside = any(user not in library or level[user] > level[value] for user in users)
-            outside = outside or value in self.points
-            final = any(
-                value is v and self.domain(v) is not Domain.SHAPED
-                for v in self.variant.outputs.values()
-            )
-            if outside or final or value in reduced:
-                wanted.append(value)
-        return wanted
+    def _steps(self) -> int:
+        """How many steps from set to set there are: in each stage that it may have, a sink was done
+        before, is done or is done later."""
+        total = 0
+        for number in range(self.needs.stages):
+            flying = [s for s in self.needs.sinks if s.earliest <= number <= s.latest]
+            total += prod(3 - (number == s.earliest) - (number == s.latest) for s in flying)
+        return total
 
-    def _stays(self, value: Value) -> bool:
-        """Whether a value lies in memory unchanged for as long as library passes read it."""
-        if value.op != "state":
-            return value.op in ("input", "evaluated")
-        level = self.variant.level
-        new = self.variant.outputs.get(value.attr("name"))
-        last = max((level[user] for user in self.users.get(value, [])), default=0)
-        return new is None or new is value or level[new] >= last
+    def _exact(self, temps: tuple[Value, ...]) -> Choice | None:
+        """By bytes, then by how early sinks are done, the first of them counting most."""
+        reached: dict[frozenset[Sink], tuple[float, int, Stages]] = {frozenset(): (0.0, 0, ())}
+        for number in range(self.needs.stages):
+            after: dict[frozenset[Sink], tuple[float, int, Stages]] = {}
+            for done, (bytes_, early, stages) in reached.items():
+                for now in self._doable(number, done):
+                    found = self._pass(number, done, now, temps)
+                    if found is None:
+                        continue
+                    ranks = (self._weights[sink] * (sink.latest - number) for sink in now)
+                    step = (bytes_ + found[1], early + sum(ranks), (*stages, now))
+                    known = after.get(done | now)
+                    if known is None or step[:2] < known[:2]:
+                        after[done | now] = step
+            reached = after
+        return self._choice(reached[frozenset(self.needs.sinks)][2], temps) if reached else None
 
     @cached_property
-    def sinks(self) -> list[Sink]:
-        """What FULL passes must do. Sinks of smaller domains cost nothing and are placed by
-        build.py."""
-        variant = self.variant
-        sinks: list[Sink] = []
-        for value in self.handed_over:
-            stages = [variant.level[u] for u in self.users.get(value, []) if u in variant.library]
-            stages += [self.points[value]] if value in self.points else []
-            sinks.append(Sink("temp", "", value, self.ready(value), min(stages)))
-        for slot, reduction in variant.reductions.items():
-            operand = reduction.args[0]
-            if self.domain(operand) in WIDE:
-                sinks.append(
-                    Sink("reduce", slot, operand, self.ready(operand), self._needed(slot) - 1)
-                )
-        last = max([0, *(s.earliest for s in sinks), *(s.latest for s in sinks)])
-        stores = [(n, v) for n, v in variant.outputs.items() if self._stored_wide(n, v)]
-        # Until the model has been evaluated p keeps its place, since others are evaluated with it,
-        # and states their values, since a closure may fail.
-        earliest = [max(self.ready(value), variant.settled) for _, value in stores]
-        last = max([last, *earliest])
-        for (name, value), first in zip(stores, earliest, strict=True):
-            sinks.append(Sink("store", name, value, first, last))
-        return [_ordered(sink) for sink in sinks]
+    def _weights(self) -> dict[Sink, int]:
+        """Digits in which to write how early each sink is done, so that the first counts most."""
+        weights, weight = {}, 1
+        for sink in reversed(self.needs.sinks):
+            weights[sink] = weight
+            weight *= sink.latest - sink.earliest + 1
+        return weights
 
-    def _stored_wide(self, name: str, value: Value) -> bool:
-        if name == "p":
-            return True
-        return (
-            not name.startswith("report ")
-            and domain_of(self.rule.state(name).type, self.view) in WIDE
+    def _doable(self, number: int, done: frozenset[Sink]) -> Iterator[frozenset[Sink]]:
+        """The sets of sinks that a stage may do: all that must be, and any of those that can be."""
+        can = [s for s in self.needs.sinks if s.earliest <= number <= s.latest and s not in done]
+        sets = [frozenset(sink for sink in can if sink.latest == number)]
+        for sink in can:
+            if sink.latest > number:
+                sets += [each | {sink} for each in sets]
+        yield from sets
+
+    def _descended(self, temps: tuple[Value, ...], near: Choice | None) -> Choice | None:
+        """One sink after the other is moved to where it costs least, until none is."""
+        stage = near.stage if near else {}
+        if near is None:
+            for sink in self.needs.sinks:
+                stage[sink] = sink.earliest if sink.kind == "reduce" else sink.latest
+        best, improved = self._choice(self._by_stage(stage), temps), True
+        while improved:
+            improved = False
+            for sink in self.needs.sinks:
+                for at in range(sink.latest, sink.earliest - 1, -1):
+                    trial = self._choice(self._by_stage({**stage, sink: at}), temps)
+                    if trial is not None and (best is None or trial.bytes < best.bytes):
+                        best, stage, improved = trial, trial.stage, True
+        return best
+
+    def _by_stage(self, stage: dict[Sink, int]) -> Stages:
+        return tuple(
+            frozenset(sink for sink, at in stage.items() if at == number)
+            for number in range(self.needs.stages)
         )
-
-    def _needed(self, slot: str) -> int:
-        """The first stage at which something is computed from a slot's result."""
-        if slot in self.variant.shared:
-            return max(
-                [
-                    1,
-                    *(
-                        self.variant.level[v]
-                        for v in self.variant.level
-                        if v.op == "result" and v.attr("slot") == slot
-                    ),
-                ]
-            )
-        results = [v for v in self.variant.level if v.op == "result" and v.attr("slot") == slot]
-        stages = [self._first_use(value) for value in results]
-        return min(stages, default=1)
-
-    def _first_use(self, value: Value) -> int:
-        """The first stage that needs `value`; a number worked out from it may wait for its own
-        user."""
-        stages = []
-        for user in self.users.get(value, []):
-            small = user not in self.variant.library and self.domain(user) in SMALL
-            stages.append(self._first_use(user) if small else self.variant.level[user])
-        if value in self._reduced:
-            stages.append(self.variant.level[value])
-        return min(stages, default=self.last_level)
-
-    @cached_property
-    def _reduced(self) -> set[Value]:
-        return {reduction.args[0] for reduction in self.variant.reductions.values()}
-
-    @cached_property
-    def last_level(self) -> int:
-        return max(self.variant.level.values(), default=1)
-
-    @cached_property
-    def stages(self) -> int:
-        return 1 + max([0, *(sink.latest for sink in self.sinks)])
 
     # ------------------------------------------------------------ cost
 
-    def cost(self, stage: dict[Sink, int], temps: tuple[Value, ...]) -> Choice | None:
+    def _choice(self, stages: Stages, temps: tuple[Value, ...]) -> Choice | None:
+        """What these stages load and cost; None where a pass could not compute what it must."""
         loads: list[frozenset[Value]] = []
-        total = 0.0
-        for number in range(self.stages):
-            wanted = frozenset(
-                [s.value for s, at in stage.items() if at == number]
-                + [v for v in temps if self.ready(v) == number]
-            )
-            resident = self._resident(number, stage, temps)
-            key = (wanted, frozenset(resident))
-            if key not in self.cache:
-                self.cache[key] = cheapest_loads(wanted, resident, self._below)
-            found = self.cache[key]
+        done: frozenset[Sink] = frozenset()
+        total = sum(self.stored_bytes(sink) for sink in self.needs.sinks)
+        total += sum(self._bytes(value, Storage.COMPUTE) for value in temps)
+        for number, now in enumerate(stages):
+            found = self._pass(number, done, now, temps)
             if found is None:
                 return None
             loads.append(found[0])
-            total += found[1] + PHASE_BYTES * self._closings(wanted, found[0])
-        total += sum(self.stored_bytes(sink) for sink in stage)
-        total += sum(self._bytes(value, Storage.COMPUTE) for value in temps)
-        return Choice(dict(stage), temps, loads, total)
+            total, done = total + found[1], done | now
+        at = {sink: number for number, now in enumerate(stages) for sink in now}
+        return Choice({sink: at[sink] for sink in self.needs.sinks}, temps, loads, total)
 
-    def _closings(self, wanted: frozenset[Value], loads: frozenset[Value]) -> int:
-        """How many sums over a row a pass closes: each is one more visit of the tile, in cache."""
-        seen: set[Value] = set()
-        stack = list(wanted)
-        while stack:
-            value = stack.pop()
-            if value not in seen:
-                seen.add(value)
-                stack.extend(() if value in loads else self._below(value))
-        return sum(closes_in_row(value, self.view) for value in seen - loads)
+    def _pass(
+        self, number: int, done: frozenset[Sink], now: frozenset[Sink], temps: tuple[Value, ...]
+    ) -> tuple[frozenset[Value], float] | None:
+        """What the pass of stage `number` loads and costs, when `done` was done before it."""
+        stored = [value for value in temps if self.needs.ready(value) == number]
+        wanted = frozenset([*(sink.value for sink in now), *stored])
+        if not wanted:
+            return frozenset(), 0.0
+        cone = self._cone(wanted)
+        resident = self._resident(number, done, temps, cone)
+        key = (wanted, frozenset(resident))
+        if key not in self.cuts:
+            found = cheapest_loads(wanted, cone, resident, self._below)
+            if found is not None:
+                inside = self._cone(wanted, found[0]).keys() - found[0]
+                closings = sum(closes_in_row(value, self.needs.view) for value in inside)
+                found = found[0], found[1] + PHASE_BYTES * closings
+            self.cuts[key] = found
+        return self.cuts[key]
+
+    def _cone(
+        self, wanted: frozenset[Value], loads: frozenset[Value] = frozenset()
+    ) -> dict[Value, None]:
+        """What a kernel works `wanted` out from, down to what it loads, operands first."""
+        if (wanted, loads) not in self.cones:
+            seen: set[Value] = set()
+            stack = list(wanted)
+            while stack:
+                value = stack.pop()
+                if value not in seen:
+                    seen.add(value)
+                    stack.extend(() if value in loads else self._below(value))
+            order = sorted(seen, key=lambda each: each.id)
+            self.cones[wanted, loads] = dict.fromkeys(order)
+        return self.cones[wanted, loads]
 
     def _below(self, value: Value) -> tuple[Value, ...]:
         """What a kernel computes `value` from; the library's values are loaded or not there."""
-        return () if value in self.variant.library else value.args
+        return () if value in self.variant.library or is_at_hand(value) else value.args
 
     def _bytes(self, value: Value, storage: Storage) -> float:
-        domain = self.domain(value)
+        domain = self.needs.domain(value)
         return STORAGE_BYTES[storage] if domain is Domain.FULL else SMALL_BYTES
 
     def stored_bytes(self, sink: Sink) -> float:
         if sink.kind == "reduce":
             return 0.0
-        storage = Storage.COMPUTE
-        if sink.kind == "store" and sink.name != "p":
-            state = self.rule.state(sink.name)
-            storage = state.storage
-            if domain_of(state.type, self.view) is not Domain.FULL:
-                return SMALL_BYTES
-            return STORAGE_BYTES[storage]
-        return self._bytes(sink.value, storage) if sink.name != "p" else STORAGE_BYTES[storage]
+        if sink.kind == "temp" or sink.name == "p":
+            return self._bytes(sink.value, Storage.COMPUTE)
+        state = self.needs.rule.state(sink.name)
+        full = domain_of(state.type, self.needs.view) is Domain.FULL
+        return STORAGE_BYTES[state.storage] if full else SMALL_BYTES
+
+    # ------------------------------------------------------------ memory
 
     def _resident(
-        self, number: int, stage: dict[Sink, int], temps: tuple[Value, ...]
+        self,
+        number: int,
+        done: frozenset[Sink],
+        temps: tuple[Value, ...],
+        cone: dict[Value, None],
     ) -> dict[Value, float]:
-        """What lies in memory when the pass of stage `number` begins, with the bytes of loading
-        it."""
-        written = {sink.name: at for sink, at in stage.items() if sink.kind == "store"}
-        resident: dict[Value, float] = {}
-        for value in self.variant.level:
-            if (
-                value.op in ("param", "grad", "state", "input")
-                and self.domain(value) is not Domain.SHAPED
-            ):
-                name = {"param": "p", "grad": ""}.get(value.op) or (
-                    value.attr("name")
-                    if value.op == "state"
-                    else "p"
-                    if value.op == "param"
-                    else ""
-                )
-                if number <= written.get(name, number):
-                    storage = (
-                        self.rule.state(name).storage if value.op == "state" else Storage.COMPUTE
-                    )
-                    resident[value] = self._bytes(value, storage)
-            elif value.op == "evaluated":
-                if number >= self.variant.level[value]:
-                    resident[value] = self._bytes(value, Storage.COMPUTE)
-            elif (
-                value in self.variant.library
-                and self.domain(value) is not Domain.SHAPED
-                and number > self.variant.level[value]
-            ):
-                resident[value] = self._bytes(value, Storage.COMPUTE)
-        for sink, at in stage.items():
-            if number <= at or sink.kind == "reduce" or not sink.value.type.on_device:
-                continue
-            if sink.kind == "temp" or (
-                sink.name != "p"
-                and self.rule.state(sink.name).storage in EXACT
-                and self.domain(sink.value) is domain_of(self.rule.state(sink.name).type, self.view)
-            ):
-                resident.setdefault(sink.value, self._bytes(sink.value, Storage.COMPUTE))
-        for value in temps:
-            if number > self.ready(value):
+        """What lies in memory of `cone` when the pass of stage `number` begins, with the bytes of
+        loading it."""
+        gone = {sink.name for sink in done if sink.kind == "store"}
+        resident = {
+            value: bytes_
+            for value, (name, since, bytes_) in self._lying.items()
+            if value in cone and since <= number and name not in gone
+        }
+        kept = [sink.value for sink in done if self._is_kept(sink)]
+        kept += [value for value in temps if self.needs.ready(value) < number]
+        for value in kept:
+            if value in cone:
                 resident.setdefault(value, self._bytes(value, Storage.COMPUTE))
         return resident
 
-    # ------------------------------------------------------------ search
+    @cached_property
+    def _lying(self) -> dict[Value, tuple[str, int, float]]:
+        """What lies in memory without a pass having stored it: what overwrites it (p or a state),
+        the first stage that finds it, and the bytes of loading it."""
+        found: dict[Value, tuple[str, int, float]] = {}
+        for value, level in self.variant.level.items():
+            full = self._bytes(value, Storage.COMPUTE)
+            if value.op == "evaluated":
+                found[value] = ("", level, full)
+            elif self.needs.domain(value) is Domain.SHAPED:
+                continue
+            elif value.op == "state":
+                name = value.attr("name")
+                found[value] = (name, 0, self._bytes(value, self.needs.rule.state(name).storage))
+            elif value.op in ("param", "grad", "input"):
+                found[value] = ("p" if value.op == "param" else "", 0, full)
+            elif value in self.variant.library:
+                found[value] = ("", level + 1, full)
+        return found
 
-    def best(self) -> Choice:
-        if self.stages == 1:
-            only = self.cost(dict.fromkeys(self.sinks, 0), ())
-            assert only is not None
-            return only
-        best = self._best_stages(())
-        assert best is not None, "no order of passes computes this rule"
-        for extra in self._temp_candidates():
-            trial = self._best_stages((*best.temps, extra))
-            if trial is not None and trial.bytes < best.bytes - 1e-6:
-                best = trial
-        return best
-
-    def _temp_candidates(self) -> list[Value]:
-        """Full values that are computed before the last stage and used in a later one."""
-        return [
-            value
-            for value, level in self.variant.level.items()
-            if self.domain(value) is Domain.FULL
-            and value.type.on_device
-            and value.args
-            and value not in self.variant.library
-            and value not in self.handed_over
-            and level < self.stages - 1
-        ]
-
-    def _best_stages(self, temps: tuple[Value, ...]) -> Choice | None:
-        count = 1
-        for sink in self.sinks:
-            count *= sink.latest - sink.earliest + 1
-        if count <= EXHAUSTIVE:
-            return _cheapest(
-                self.cost(dict(zip(self.sinks, s, strict=True)), temps) for s in self._all()
-            )
-        stage = {
-            sink: sink.earliest if sink.kind == "reduce" else sink.latest for sink in self.sinks
-        }
-        best = self.cost(stage, temps)
-        improved = True
-        while improved:
-            improved = False
-            for sink in self.sinks:
-                for at in range(sink.latest, sink.earliest - 1, -1):
-                    trial = self.cost({**stage, sink: at}, temps)
-                    if trial is not None and (best is None or trial.bytes < best.bytes - 1e-6):
-                        best, stage, improved = trial, trial.stage, True
-        return best
-
-    def _all(self) -> Iterator[tuple[int, ...]]:
-        return itertools.product(*(range(s.latest, s.earliest - 1, -1) for s in self.sinks))
+    def _is_kept(self, sink: Sink) -> bool:
+        """Whether a later pass finds the value of a sink that was done, as it was computed."""
+        if sink.kind == "temp":
+            return True
+        if sink.kind == "reduce" or sink.name == "p" or not sink.value.type.on_device:
+            return False
+        state = self.needs.rule.state(sink.name)
+        same = self.needs.domain(sink.value) is domain_of(state.type, self.needs.view)
+        return state.storage in LOSSLESS and same
 
 
-def _ordered(sink: Sink) -> Sink:
-    return Sink(sink.kind, sink.name, sink.value, sink.earliest, max(sink.earliest, sink.latest))
-
-
-def _cheapest(choices: Iterator[Choice | None]) -> Choice | None:
-    best: Choice | None = None
-    for each in choices:
-        if each is not None and (best is None or each.bytes < best.bytes - 1e-6):
-            best = each
-    return best
-
-
-def choose_passes(rule: Rule, variant: Levelled) -> tuple[Search, Choice]:
-    search = Search(rule, variant)
-    return search, search.best()
+def choose_passes(rule: Rule, variant: Levelled) -> tuple[Needs, Choice]:
+    needs = Needs(rule, variant)
+    return needs, Search(needs).best()

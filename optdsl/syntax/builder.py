@@ -339,8 +339,13 @@ class Builder(Transformer[Token, ast.Module]):
             return ast.Argument(value.span, None, value)
         return ast.Argument(self._span(name, value), str(name), value, self._span(name))
 
-    def group(self, start: Token, inner: ast.Expr, end: Token) -> ast.Expr:
+    def group(self, start: Token, *parts: ast.Expr | Token) -> ast.Expr:
+        *inside, end = parts
         span = self._span(start, end)
+        if not inside:
+            return ast.Tuple(span, ())
+        inner = inside[0]
+        assert isinstance(inner, ast.Expr)
         if isinstance(inner, ast.Binary):
             return inner.replace(span=span, parenthesised=True)
         return inner.replace(span=span)

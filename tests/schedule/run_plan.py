@@ -6,6 +6,7 @@ Every pass reads memory before it writes; a stage's reductions are finished when
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,11 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optdsl import order
 from optdsl.interpreter import Member, Outcome, Update
 from optdsl.interpreter.evaluate import combine, over_dims
 from optdsl.interpreter.run import Run
 from optdsl.ir.nodes import Value
-from optdsl.schedule.plan import Decision, Domain, KernelPass, LibraryPass, Plan, Reduction, Variant
+from optdsl.schedule.plan import (
+    Decision,
+    Domain,
+    Join,
+    KernelPass,
+    LibraryPass,
+    Plan,
+    Reduction,
+    Variant,
+)
 from optdsl.types import BATCH
 
 
@@ -82,7 +93,32 @@ def run_plan(plan: Plan, members: Sequence[Member]) -> Outcome:
                     run = _pass(plan, variant, members, buffers[i], results)
                     made = {store.buffer: run.tensor(store.value, i) for store in each.outputs}
                     buffers[i].update(made)
+        for i, variant in enumerate(chosen):
+            for join in variant.joins:
+                if join.stage == stage:
+                    buffers[i][join.slot] = _joined(join, whole, chosen, buffers, i)
     return _outcome(plan, whole, chosen, buffers, before)
+
+
+def _joined(
+    join: Join,
+    whole: Run,
+    chosen: list[Variant],
+    buffers: list[dict[str, Tensor]],
+    i: int,
+) -> Tensor:
+    """What member i finds of a reduction over the parameters that take part in it."""
+    parts = [
+        buffers[j][each.part]
+        for j, variant in enumerate(chosen)
+        for each in variant.joins
+        if each.slot == join.slot
+        and (join.over == "all" or whole.members[i].group_index == whole.members[j].group_index)
+    ]
+    if join.k is not None:
+        flat = torch.cat([part.reshape(1, -1) for part in parts], -1)
+        return order.kth_smallest(flat, whole.dim(join.k, i), (-1,))
+    return functools.reduce(functools.partial(combine, join.op), parts)
 
 
 def _decide(decision: Decision | int, whole: Run, i: int) -> int:

@@ -166,6 +166,30 @@ def test_named_axes_are_reduced_by_name_alone() -> None:
     assert "E318" in codes(text.replace("sum(n, axis = samples)", "sum(n)"))
 
 
+@pytest.mark.parametrize(("over", "factor"), [("sum", 1.0), ("mean", 0.5)])
+def test_with_no_axis_entries_are_reduced_over_parameters_alone(over: str, factor: float) -> None:
+    corner = "eye(2, rows) @ g @ eye(cols, 2)"  # of one shape, whatever that of g is
+    text = f"k = {over}({corner}, axis = (), over = all)\np = eye(rows, 2) @ k @ eye(2, cols)"
+    made = Run(body(text), [[[1.0]], [[2.0, 3.0]]]).step([[4.0]], [[5.0, 6.0]])
+    assert [made.p(i) for i in range(2)] == [[[9 * factor]], [[9 * factor, 6 * factor]]]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "sum(g @ g.T, axis = (), over = all)",  # of another size in each parameter
+        "sum(g, axis = (), over = group)",
+        "sum(g.T @ g, axis = ())",  # over nothing
+        "kth_smallest(g, 1, axis = ())",
+        "flip(g, axis = ())",
+        "size(g, ())",
+        "sum(g, axis = (0, 1))",
+    ],
+)
+def test_entries_that_have_no_match_are_refused(call: str) -> None:
+    assert codes(body(f"p -= lr * g * {call}")) == ["E307"]
+
+
 # ---------------------------------------------------------------- draws
 
 
