@@ -3,10 +3,11 @@
  * `at`: 0 is what is nearest to 0, 8 what is nearest to 1.
  *
  * From the code, with v = q + 1/2, the entry is c = 18 v - 16 bins, an integer, by a divisor whose
- * inverse is `upper` + `lower`: c * upper is exact, so that the sum is rounded once. To the code:
- * the boundary below q lies where ratio * step + shift is 9 q, which one fma compares exactly;
- * `cuts` are the boundaries between decades, and a ratio counts as `tops` of its own at most. Where
- * 0 and 1 share a place, one line goes through both. */
+ * inverse is `upper` + `lower`: c * upper is exact, so that the sum is rounded once. To the code,
+ * the integer below (size * step + shift) / 9: `cuts` are the boundaries between decades, and a
+ * size counts as `tops` of its own at most. Where 0 and 1 share a place, both lie on one line.
+ * Of a negative number all but 1147.5f is turned about, so that ties go to the larger number.
+ */
 static const float int8_bins[16] = TWICE(
     -0x1p+5f, -0x1p+6f, -0x1p+7f, -0x1p+8f,
     -0x1p+9f, -0x1p+10f, -0x1.2p+3f, -0x1p+4f);
@@ -26,8 +27,8 @@ static const float int8_steps[16] = TWICE(
     0x1.1fp+11f, 0x1.312dp+23f, 0x1.e848p+20f, 0x1.86ap+18f,
     0x1.388p+16f, 0x1.f4p+13f, 0x1.9p+11f, 0x1.4p+9f);
 static const float int8_shifts[16] = TWICE(
-    0x1p+2f, 0x1p+3f, 0x1p+4f, 0x1p+5f,
-    0x1p+6f, 0x1p+7f, 0x1p+8f, 0x1p+9f);
+    -0x1p-1f, 0x1.cp+1f, 0x1.7p+3f, 0x1.b8p+4f,
+    0x1.dcp+5f, 0x1.eep+6f, 0x1.f7p+7f, 0x1.fb8p+8f);
 static inline floats int8_entry(ints code)
 {
     const floats count = __builtin_convertvector(code, floats) - 127;
@@ -38,41 +39,29 @@ static inline floats int8_entry(ints code)
     return (floats)((ints)entry | ((ints)count & (int)0x80000000));
 }
 /* By a straight line for the logarithm, which is one too low at most. */
-static inline ints int8_decade(floats ratio)
+static inline ints int8_decade(floats size)
 {
-    const floats bits = __builtin_convertvector((ints)max_of(ratio, ALL(0x1p-23f)), floats);
+    const floats bits = __builtin_convertvector((ints)size, floats);
     const ints at = (ints)fma_of(bits, ALL(0x1.3851ecp-25f), ALL(0x1.8p23f - 32));
-    return at - (ratio >= pick(int8_cuts, at));
+    return next_from(at, size, pick(int8_cuts, at));
 }
-static inline ints int8_code(floats ratio, ints at, ints sign)
+static inline ints int8_code(floats ratio)
 {
-    const floats x = min_of(ratio, pick(int8_tops, at));
+    const floats full = max_of(size(ratio), ALL(0x1p-23f));
+    const ints at = int8_decade(full);
+    const floats x = min_of(full, pick(int8_tops, at));
     const floats step = pick(int8_steps, at), shift = pick(int8_shifts, at);
-    const floats sum = fma_of(fma_of(x, step, shift), ALL(1 / 9.f), ALL(0x1.8p23f));
-    const floats rest = fma_of(x, step, fma_of(sum - 0x1.8p23f, ALL(-9), shift));
-    // One less below the boundary; of a negative number, whose ties go to 0, on it, too.
-    const ints q = (ints)sum + (((ints)rest + sign) >> 31);
-    return (q ^ sign) + (127 - sign);
+    return ninth(turned(x, ratio), step, turned(shift, ratio) + 1147.5f);
 }
 static inline void int8_values(const int *codes, float scale, float *x)
 {
     for (int i = 0; i < 256; i += LANES)
         AT(floats, x + i) = int8_entry(AT(ints, codes + i)) * scale;
 }
-/* In groups of four vectors, so that one group is divided while the codes of another are found. */
 static inline void int8_nearest(const float *x, float scale, int *codes)
 {
-    for (int i = 0; i < 256; i += 4 * LANES) {
-        floats ratio[4];
-        ints at[4];
-        for (int k = 0; k < 4; k++) {
-            ratio[k] = AT(floats, x + i + k * LANES) / scale;
-            at[k] = int8_decade(size(ratio[k]));
-        }
-        for (int k = 0; k < 4; k++)
-            AT(ints, codes + i + k * LANES) =
-                int8_code(size(ratio[k]), at[k], (ints)ratio[k] >> 31);
-    }
+    for (int i = 0; i < 256; i += LANES)
+        AT(ints, codes + i) = int8_code(AT(floats, x + i) / scale);
 }
 
 /* int8: blocks of 256 numbers, which share `scale`. */
@@ -100,10 +89,10 @@ static inline void encode_int8(const float *x, float scale, unsigned char *packe
  * `at`: 0 is what is nearest to 0, 8 what is nearest to 1.
  *
  * From the code, with v = q + 1/2, the entry is c = 18 v - 16 bins, an integer, by a divisor whose
- * inverse is `upper` + `lower`: c * upper is exact, so that the sum is rounded once. To the code:
- * the boundary below q lies where ratio * step + shift is 9 q, which one fma compares exactly;
- * `cuts` are the boundaries between decades, and a ratio counts as `tops` of its own at most. Where
- * 0 and 1 share a place, one line goes through both. */
+ * inverse is `upper` + `lower`: c * upper is exact, so that the sum is rounded once. To the code,
+ * the integer below (size * step + shift) / 9: `cuts` are the boundaries between decades, and a
+ * size counts as `tops` of its own at most. Where 0 and 1 share a place, both lie on one line.
+ */
 static const float uint8_bins[16] = TWICE(
     -0x1p+5f, -0x1p+6f, -0x1p+7f, -0x1p+8f,
     -0x1p+9f, -0x1p+10f, -0x1p+11f, -0x1.bp+4f);
@@ -123,8 +112,8 @@ static const float uint8_steps[16] = TWICE(
     0x1.1e6p+12f, 0x1.312dp+24f, 0x1.e848p+21f, 0x1.86ap+19f,
     0x1.388p+17f, 0x1.f4p+14f, 0x1.9p+12f, 0x1.4p+10f);
 static const float uint8_shifts[16] = TWICE(
-    0x1.ap+3f, 0x1p+4f, 0x1p+5f, 0x1p+6f,
-    0x1p+7f, 0x1p+8f, 0x1p+9f, 0x1p+10f);
+    0x1p+2f, 0x1.cp+2f, 0x1.7p+4f, 0x1.b8p+5f,
+    0x1.dcp+6f, 0x1.eep+7f, 0x1.f7p+8f, 0x1.fb8p+9f);
 static inline floats uint8_entry(ints code)
 {
     const floats count = __builtin_convertvector(code, floats) + 1;
@@ -135,40 +124,29 @@ static inline floats uint8_entry(ints code)
     return entry;
 }
 /* By a straight line for the logarithm, which is one too low at most. */
-static inline ints uint8_decade(floats ratio)
+static inline ints uint8_decade(floats size)
 {
-    const floats bits = __builtin_convertvector((ints)max_of(ratio, ALL(0x1p-23f)), floats);
+    const floats bits = __builtin_convertvector((ints)size, floats);
     const ints at = (ints)fma_of(bits, ALL(0x1.3851ecp-25f), ALL(0x1.8p23f - 32));
-    return at - (ratio >= pick(uint8_cuts, at));
+    return next_from(at, size, pick(uint8_cuts, at));
 }
-static inline ints uint8_code(floats ratio, ints at, ints sign)
+static inline ints uint8_code(floats ratio)
 {
-    const floats x = min_of(ratio, pick(uint8_tops, at));
+    const floats full = max_of(ratio, ALL(0x1p-23f));  // what is negative counts as 0
+    const ints at = uint8_decade(full);
+    const floats x = min_of(full, pick(uint8_tops, at));
     const floats step = pick(uint8_steps, at), shift = pick(uint8_shifts, at);
-    const floats sum = fma_of(fma_of(x, step, shift), ALL(1 / 9.f), ALL(0x1.8p23f));
-    const floats rest = fma_of(x, step, fma_of(sum - 0x1.8p23f, ALL(-9), shift));
-    // One less below the boundary; of a negative number, whose ties go to 0, on it, too.
-    return (ints)sum + ((ints)rest >> 31) - 1;
+    return ninth(x, step, shift);
 }
 static inline void uint8_values(const int *codes, float scale, float *x)
 {
     for (int i = 0; i < 256; i += LANES)
         AT(floats, x + i) = uint8_entry(AT(ints, codes + i)) * scale;
 }
-/* In groups of four vectors, so that one group is divided while the codes of another are found. */
 static inline void uint8_nearest(const float *x, float scale, int *codes)
 {
-    for (int i = 0; i < 256; i += 4 * LANES) {
-        floats ratio[4];
-        ints at[4];
-        for (int k = 0; k < 4; k++) {
-            ratio[k] = max_of(AT(floats, x + i + k * LANES) / scale, ALL(0));
-            at[k] = uint8_decade(ratio[k]);
-        }
-        for (int k = 0; k < 4; k++)
-            AT(ints, codes + i + k * LANES) =
-                uint8_code(ratio[k], at[k], (ints)ratio[k] >> 31);
-    }
+    for (int i = 0; i < 256; i += LANES)
+        AT(ints, codes + i) = uint8_code(AT(floats, x + i) / scale);
 }
 
 /* int8, numbers from 0 on: blocks of 256 numbers, which share `scale`. */
@@ -196,10 +174,11 @@ static inline void encode_uint8(const float *x, float scale, unsigned char *pack
  * `at`: 0 is what is nearest to 0, 4 what is nearest to 1.
  *
  * From the code, with v = q + 1/2, the entry is c = 18 v - 16 bins, an integer, by a divisor whose
- * inverse is `upper` + `lower`: c * upper is exact, so that the sum is rounded once. To the code:
- * the boundary below q lies where ratio * step + shift is 9 q, which one fma compares exactly;
- * `cuts` are the boundaries between decades, and a ratio counts as `tops` of its own at most. Where
- * 0 and 1 share a place, one line goes through both. */
+ * inverse is `upper` + `lower`: c * upper is exact, so that the sum is rounded once. To the code,
+ * the integer below (size * step + shift) / 9: `cuts` are the boundaries between decades, and a
+ * size counts as `tops` of its own at most. Where 0 and 1 share a place, both lie on one line.
+ * Of a negative number all but 67.5f is turned about, so that ties go to the larger number.
+ */
 static const float int4_bins[16] = TWICE(
     -0x1p+5f, -0x1p+6f, -0x1.2p+3f, 0x0p+0f,
     0x0p+0f, 0x0p+0f, -0x1.2p+3f, -0x1p+4f);
@@ -219,8 +198,8 @@ static const float int4_steps[16] = TWICE(
     0x1.1p+7f, 0x1.f4p+9f, 0x1.9p+7f, 0x1.4p+5f,
     0x1.1p+7f, 0x0p+0f, 0x0p+0f, 0x0p+0f);
 static const float int4_shifts[16] = TWICE(
-    0x1p+2f, 0x1p+3f, 0x1p+4f, 0x1p+5f,
-    0x1p+2f, 0x0p+0f, 0x0p+0f, 0x0p+0f);
+    -0x1p-1f, 0x1.cp+1f, 0x1.7p+3f, 0x1.b8p+4f,
+    -0x1p-1f, -0x1.2p+2f, -0x1.2p+2f, -0x1.2p+2f);
 static inline floats int4_entry(ints code)
 {
     const floats count = __builtin_convertvector(code, floats) - 7;
@@ -231,41 +210,29 @@ static inline floats int4_entry(ints code)
     return (floats)((ints)entry | ((ints)count & (int)0x80000000));
 }
 /* By a straight line for the logarithm, which is one too low at most. */
-static inline ints int4_decade(floats ratio)
+static inline ints int4_decade(floats size)
 {
-    const floats bits = __builtin_convertvector((ints)max_of(ratio, ALL(0x1p-10f)), floats);
+    const floats bits = __builtin_convertvector((ints)size, floats);
     const ints at = (ints)fma_of(bits, ALL(0x1.3851ecp-25f), ALL(0x1.8p23f - 36));
-    return at - (ratio >= pick(int4_cuts, at));
+    return next_from(at, size, pick(int4_cuts, at));
 }
-static inline ints int4_code(floats ratio, ints at, ints sign)
+static inline ints int4_code(floats ratio)
 {
-    const floats x = min_of(ratio, pick(int4_tops, at));
+    const floats full = max_of(size(ratio), ALL(0x1p-10f));
+    const ints at = int4_decade(full);
+    const floats x = min_of(full, pick(int4_tops, at));
     const floats step = pick(int4_steps, at), shift = pick(int4_shifts, at);
-    const floats sum = fma_of(fma_of(x, step, shift), ALL(1 / 9.f), ALL(0x1.8p23f));
-    const floats rest = fma_of(x, step, fma_of(sum - 0x1.8p23f, ALL(-9), shift));
-    // One less below the boundary; of a negative number, whose ties go to 0, on it, too.
-    const ints q = (ints)sum + (((ints)rest + sign) >> 31);
-    return (q ^ sign) + (7 - sign);
+    return ninth(turned(x, ratio), step, turned(shift, ratio) + 67.5f);
 }
 static inline void int4_values(const int *codes, float scale, float *x)
 {
     for (int i = 0; i < 128; i += LANES)
         AT(floats, x + i) = int4_entry(AT(ints, codes + i)) * scale;
 }
-/* In groups of four vectors, so that one group is divided while the codes of another are found. */
 static inline void int4_nearest(const float *x, float scale, int *codes)
 {
-    for (int i = 0; i < 128; i += 4 * LANES) {
-        floats ratio[4];
-        ints at[4];
-        for (int k = 0; k < 4; k++) {
-            ratio[k] = AT(floats, x + i + k * LANES) / scale;
-            at[k] = int4_decade(size(ratio[k]));
-        }
-        for (int k = 0; k < 4; k++)
-            AT(ints, codes + i + k * LANES) =
-                int4_code(size(ratio[k]), at[k], (ints)ratio[k] >> 31);
-    }
+    for (int i = 0; i < 128; i += LANES)
+        AT(ints, codes + i) = int4_code(AT(floats, x + i) / scale);
 }
 
 /* int4: blocks of 128 numbers, which share `scale`. */
@@ -290,7 +257,7 @@ static inline void encode_int4(const float *x, float scale, unsigned char *packe
     else
         int4_nearest(x, scale, codes);
     for (int i = 0; i < 64; i++)
-        packed[i] = codes[2 * i] << 4 | (codes[2 * i + 1] & 15);
+        packed[i] = (codes[2 * i] & 15) << 4 | (codes[2 * i + 1] & 15);
 }
 
 /* k / 16, k from 1: a ratio times 16 is exact, and so is half a step less. */
@@ -328,7 +295,7 @@ static inline void encode_uint4(const float *x, float scale, unsigned char *pack
     else
         uint4_nearest(x, scale, codes);
     for (int i = 0; i < 64; i++)
-        packed[i] = codes[2 * i] << 4 | (codes[2 * i + 1] & 15);
+        packed[i] = (codes[2 * i] & 15) << 4 | (codes[2 * i + 1] & 15);
 }
 
 /* float8_e4m3fn: 4 bits of exponent, NaN but no infinity; below 2^-6 a multiple of 2^-9. */

@@ -18,7 +18,7 @@ struct packed {
 };
 
 /* One kernel over one class. `columns` and `width` are the row lengths of pointers and scalars; with
- * `rows` tasks count rows. */
+ * `rows` tasks count rows. With `chunk` the kernel may be called for so many elements at a time. */
 struct pass {
     kernel_function *kernel;
     i64 count;
@@ -31,6 +31,7 @@ struct pass {
     const struct packed *packed;
     i64 packed_count;
     i64 rows;
+    i64 chunk;
 };
 
 /* `ends` has for each of `parts` parts the number of its last task plus one. */
@@ -68,26 +69,32 @@ static int omp_get_num_threads(void) { return 1; }
 
 enum { TASK = 4, SHAPE = 8, RECORD = 6 };
 
-/* A task whose kernel works on values in `scratch` instead of what is kept. */
+/* A task whose kernel works on values in `scratch` instead of what is kept. In chunks, so that while
+ * codes are worked out of one, memory brings what the kernel reads of the next. */
 static void work_packed(const struct pass *pass, const i64 *task, void *const *kept, const i64 *shape,
                         double *partials, const double *results, float *scratch)
 {
     void *pointers[pass->columns];
     for (i64 i = 0; i < pass->columns; i++)
         pointers[i] = kept[i];
-    const i64 unit = pass->rows ? shape[2] : 1, lo = task[1] * unit, count = task[2] * unit - lo;
+    const i64 unit = pass->rows ? shape[2] : 1, first = task[1] * unit, last = task[2] * unit;
+    const i64 chunk = pass->chunk ? pass->chunk : last - first;
     const struct packed *const end = pass->packed + pass->packed_count;
-    float *values = scratch;
-    for (const struct packed *each = pass->packed; each < end; each++, values += count) {
-        if (each->load)
-            each->load(values, kept[each->column], kept[each->beside], lo, count);
-        pointers[each->column] = values - lo;
+    for (i64 lo = first; lo < last; lo += chunk) {
+        const i64 hi = lo + chunk < last ? lo + chunk : last, count = hi - lo;
+        const i64 part[TASK] = {task[0], lo / unit, hi / unit, task[3]};
+        float *values = scratch;
+        for (const struct packed *each = pass->packed; each < end; each++, values += count) {
+            if (each->load)
+                each->load(values, kept[each->column], kept[each->beside], lo, count);
+            pointers[each->column] = values - lo;
+        }
+        pass->kernel(part, pointers, shape, pass->scalars + pass->width * shape[4], partials, results);
+        values = scratch;
+        for (const struct packed *each = pass->packed; each < end; each++, values += count)
+            if (each->save)
+                each->save(values, kept[each->column], kept[each->beside], lo, count);
     }
-    pass->kernel(task, pointers, shape, pass->scalars + pass->width * shape[4], partials, results);
-    values = scratch;
-    for (const struct packed *each = pass->packed; each < end; each++, values += count)
-        if (each->save)
-            each->save(values, kept[each->column], kept[each->beside], lo, count);
 }
 
 /* Tasks [lo, hi) of a stage, counted through its passes. */

@@ -17,29 +17,56 @@ typedef int ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 #define AT(lanes, place) (*(lanes *)(place))
 #define ALL(value) ((floats){} + (value))
 static inline floats size(floats x) { return (floats)((ints)x & 0x7fffffff); }
+static inline floats turned(floats x, floats y)  // -x where y is negative
+{
+    return (floats)((ints)x ^ ((ints)y & (int)0x80000000));
+}
 
 /* x y + z, rounded once; the smaller and the larger of two numbers; the places `at`, modulo LANES,
- * of a table that is twice the same eight numbers. */
-#define OPERATIONS(fused, smaller, larger, picked) \
+ * of a table that is twice the same eight numbers; `at`, and one more where x is not below y. */
+#define OPERATIONS(fused, smaller, larger, picked, more) \
     static inline floats fma_of(floats x, floats y, floats z) { return (floats)fused; } \
     static inline floats min_of(floats x, floats y) { return (floats)smaller; } \
     static inline floats max_of(floats x, floats y) { return (floats)larger; } \
-    static inline floats pick(const float *table, ints at) { return (floats)picked; }
+    static inline floats pick(const float *table, ints at) { return (floats)picked; } \
+    static inline ints next_from(ints at, floats x, floats y) { return (ints)more; }
 #define TWICE(...) {__VA_ARGS__, __VA_ARGS__}
 #if defined __AVX512F__
 #include <immintrin.h>
 #define V(x) ((__m512)(x))
+#define I(x) ((__m512i)(x))
 OPERATIONS(_mm512_fmadd_ps(V(x), V(y), V(z)), _mm512_min_ps(V(x), V(y)), _mm512_max_ps(V(x), V(y)),
-           _mm512_permutexvar_ps((__m512i)at, V(AT(floats, table))))
+           _mm512_permutexvar_ps(I(at), V(AT(floats, table))),
+           _mm512_mask_add_epi32(I(at), _mm512_cmp_ps_mask(V(x), V(y), _CMP_GE_OQ), I(at),
+                                 _mm512_set1_epi32(1)))
 #elif defined __AVX2__ && defined __FMA__
 #include <immintrin.h>
 #define V(x) ((__m256)(x))
 OPERATIONS(_mm256_fmadd_ps(V(x), V(y), V(z)), _mm256_min_ps(V(x), V(y)), _mm256_max_ps(V(x), V(y)),
-           _mm256_permutevar8x32_ps(V(AT(floats, table)), (__m256i)at))
+           _mm256_permutevar8x32_ps(V(AT(floats, table)), (__m256i)at), at - (x >= y))
 #else
 #define EACH(value) ({ floats y_; for (int k = 0; k < LANES; k++) y_[k] = value; y_; })
 OPERATIONS(EACH(__builtin_fmaf(x[k], y[k], z[k])), EACH(x[k] < y[k] ? x[k] : y[k]),
-           EACH(x[k] > y[k] ? x[k] : y[k]), EACH(table[at[k] & 7]))
+           EACH(x[k] > y[k] ? x[k] : y[k]), EACH(table[at[k] & 7]), at - (x >= y))
+#endif
+
+/* The integer below (x y + z) / 9, from 0 to 255, in the lowest eight bits. Rounded down, a number
+ * does not pass a multiple of 9, nor, times a little more than 1/9, an integer. */
+#ifdef __AVX512F__
+#define DOWN(x, y, z) \
+    _mm512_fmadd_round_ps(x, y, z, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)
+static inline ints ninth(floats x, floats y, floats z)
+{
+    const __m512 sum = DOWN(V(x), V(y), V(z));
+    return (ints)DOWN(sum, V(ALL(0x1.c71c72p-4f)), V(ALL(0x1.8p23f)));
+}
+#else
+static inline ints ninth(floats x, floats y, floats z)
+{
+    const floats near = fma_of(fma_of(x, y, z), ALL(1 / 9.f), ALL(0x1.8p23f));
+    const floats rest = fma_of(x, y, fma_of(near - 0x1.8p23f, ALL(-9), z));
+    return (ints)near + ((ints)rest >> 31);
+}
 #endif
 
 /* The scale of `n` numbers, their largest magnitude over `most`; NaN where one is not finite. */

@@ -21,8 +21,8 @@ static inline unsigned scatter(unsigned x)
 static inline float from_bf16(u16 x) { return number((unsigned)x << 16); }
 static inline unsigned to_bf16(float x)
 {
-    const unsigned w = bits(x);
-    return (x != x ? w | 0x400000 : w + 0x7fff + (w >> 16 & 1)) >> 16;
+    const unsigned w = bits(x), near = w + (w & 0x10000 ? 0x8000 : 0x7fff);
+    return (x != x ? 0x7fc00000 : near) >> 16;
 }
 static inline float from_fp16(u16 x)
 {
@@ -50,8 +50,7 @@ static inline unsigned to_fp16(float x)
 
 static inline unsigned up_bf16(float x, unsigned random)
 {
-    const unsigned w = bits(x);
-    return (x != x ? w | 0x400000 : w + random) >> 16;
+    return (x != x ? 0x7fc00000 : bits(x) + random) >> 16;
 }
 static inline unsigned up_fp16(float x, unsigned random)
 {
