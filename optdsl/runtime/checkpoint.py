@@ -185,14 +185,45 @@ def _states(
     ]
     if missing:
         raise ValueError(f"the checkpoint lacks the state {missing[0]!r} of {describe(member)}")
-    if given and not counted and "t" in program.reads:
-        raise ValueError(f"the checkpoint lacks {STEP!r} of {describe(member)}")
     h = plain_hypers(groups[member.group_index], [name for name, _ in program.hypers])
-    e = Environment(member, max(t, 1), frozenset(own[key].name for key in given))
+    exist = frozenset(own[key].name for key in given)
+    if given and not counted and "t" in program.reads and _counts(program, member, h, exist):
+        raise ValueError(f"the checkpoint lacks {STEP!r} of {describe(member)}")
+    e = Environment(member, max(t, 1), exist)
     kept = parameter_parts(holdings, member, entry)
     for key in given:
         kept |= fitted(holdings, own[key], member, h, e, entry)
     return kept
+
+
+class _Unknown(Exception):
+    """The number of an update was asked for."""
+
+
+class _Uncounted(Environment):
+    """One of a parameter whose updates nobody counted."""
+
+    __slots__ = ()
+
+    @property
+    def t(self) -> int:
+        raise _Unknown
+
+    @t.setter
+    def t(self, number: int) -> None:
+        pass
+
+
+def _counts(program: Program, member: Member, h: Mapping[str, Any], exist: frozenset[str]) -> bool:
+    """Whether the steps of `member` depend on their number: torch.optim.Muon counts none, and of a
+    rule for all parameters the part for matrices may do without."""
+    e = _Uncounted(member, 1, exist)
+    try:
+        variant = program.variants[program.decide(h, e)]
+        variant.scalars(h, e)
+    except _Unknown:
+        return True
+    return any(library.draws for library in variant.libraries)
 
 
 def _shared(holdings: Holdings, members: Sequence[Member], groups: Sequence[Group]) -> None:
