@@ -155,10 +155,17 @@ def _kernel_row(column: str, rules: dict[str, aot.Entry]) -> Sequence[str]:
     )
 
 
+def instructions(folder: Path) -> str:
+    figures = _json(folder / "instructions.json")["figures"]
+    head = ("parameters, states", "bytes", "instructions", "started while the bytes are moved")
+    rows = ((name, *(f"{each:.0f}" for each in found.values())) for name, found in figures.items())
+    return table(head, rows)
+
+
 # ---------------------------------------------------------------- the page
 
 
-PARTS = {each.__name__: each for each in (aims, races, storage, codecs, kernels)}
+PARTS = {each.__name__: each for each in (aims, races, storage, codecs, kernels, instructions)}
 
 
 def fill(text: str, folder: Path = RESULTS) -> str:

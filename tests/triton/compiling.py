@@ -49,7 +49,7 @@ class Job:
     """One compilation. `source` names what defines the kernels: RUNTIME, or see `plan_of`. `tile`
     is (BLOCK,) or (ROWS, BLOCK), of the finish (COUNT, WIDTH); `operands` as runtime/triton.py has
     it; `kept` are codecs of buffers that the rule does not say. With `moves` nothing but what the
-    kernel moves is asked for."""
+    kernel moves is asked for; with `counts`, for NVIDIA, its instructions, too."""
 
     source: str
     kernel: str
@@ -60,16 +60,18 @@ class Job:
     operands: int = 4
     kept: tuple[tuple[str, str], ...] = ()
     moves: bool = False
+    counts: bool = False
 
 
 @dataclass
 class Finding:
     """`loads` and `stores`: accesses of global memory by their bits; `local`: bytes of stack and
     spills; `approximate`: instructions that do not round to nearest; `narrow` and `moved`: what
-    addressing.py and moving.py found."""
+    addressing.py and moving.py found; `instructions`: those of the machine code, all paths."""
 
     job: Job
     warps: int
+    instructions: int = 0
     loads: dict[int, int] = field(default_factory=dict)
     stores: dict[int, int] = field(default_factory=dict)
     registers: int = 0
@@ -202,18 +204,20 @@ def _read_ptx(finding: Finding, asm: Any) -> None:
     # libdevice's float64 log starts from rcp.approx.ftz.f64 and refines it.
     approximate = set(re.findall(r"\b\w+\.(?:approx|full)[\w.]*", text))
     finding.approximate = sorted(approximate - {"rcp.approx.ftz.f64"})
+    usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", _dump(asm["cubin"], "-res-usage")))
+    finding.registers = int(usage["REG"])
+    finding.local = int(usage["STACK"]) + int(usage["LOCAL"])
+    if finding.job.counts:
+        lines = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*)", _dump(asm["cubin"], "-sass"), re.M)
+        finding.instructions = sum(not each.startswith("NOP") for each in lines)
+
+
+def _dump(cubin: bytes, option: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(asm["cubin"])
+        file.write(cubin)
         file.flush()
-        shown = subprocess.run(
-            [_tool("cuobjdump"), "-res-usage", file.name],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", shown)}
-    finding.registers = usage["REG"]
-    finding.local = usage["STACK"] + usage["LOCAL"]
+        command = [_tool("cuobjdump"), option, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _tool(name: str) -> str:
