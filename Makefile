@@ -4,6 +4,8 @@
 #     make test-slow    the long tests
 #     make contract     what docs/contract.md does not have yet, from the tests of what torch promises
 #                       (an hour for all of it: make contract MISSING=)
+#     make verify       every shipped rule on every target against the interpreter, of what
+#                       docs/zoo/checked.json does not have yet (an hour or two: DTYPE=bfloat16 ...)
 #     make bench        race the shipped rules against torch and others on this machine's cores
 #     make page         fill the tables of docs/performance.md from benchmarks/results
 #     make gpu          the tests and the measurements that need an accelerator
@@ -15,13 +17,14 @@ VENV ?= .venv
 WORKERS ?= 2
 PIP_FLAGS ?=
 MISSING ?= --missing
+DTYPE ?= float32
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 DEMO := $(VENV)/installed-demo
 TEST := $(VENV)/installed-test
 
-.PHONY: demo test test-slow contract bench page gpu lint fmt clean distclean
+.PHONY: demo test test-slow contract verify bench page gpu lint fmt clean distclean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -35,6 +38,10 @@ test-slow: $(TEST)
 
 contract: $(TEST)
 	$(RUN) -m pytest -q -n $(WORKERS) -m "contract and not gpu" --contract $(MISSING)
+
+verify: $(TEST)
+	$(RUN) -m pytest -q -m slow tests/verify/test_shipped.py --checked $(MISSING) -k $(DTYPE)
+	$(RUN) -m optdsl zoo pages -o docs
 
 bench: $(DEMO)
 	$(RUN) -m optdsl bench

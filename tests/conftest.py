@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--missing",
         action="store_true",
-        help="of the tests that are marked so, run those of which the page does not know",
+        help="of the tests that write a page, run those of which the page does not know",
     )
     parser.addoption(
         "--checked",

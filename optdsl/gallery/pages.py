@@ -107,9 +107,11 @@ def has_pictures(folder: Path, name: str) -> bool:
 AGREES = r"(?:agrees with|,) ([^,;]+?) (exactly|to [\d.]+(?:e[+-]?\d+)?)"
 """A published implementation, as tests/data says of one: its name, and how far it is off."""
 
+VERIFIED = "verify "
+"""Begins the kind of what `optdsl verify` passed; a dtype follows."""
 Checks = Mapping[str, Mapping[str, float]]
-"""What a rule was held to, as `tests/zoo` found it: by kind (oracle, peer), by source, the largest
-error."""
+"""What a rule was held to, as tests found it: by kind (oracle, peer), by source, the largest
+error; and in units of the last place by dtype and target, what was verified."""
 
 
 def read_checks(folder: Path) -> dict[str, Checks]:
@@ -183,7 +185,15 @@ def _checked(checks: Checks) -> str:
         f"- `{source}`, installed beside it, over tens of steps: {_off(error)}."
         for source, error in checks.get("peer", {}).items()
     ]
-    return "\n".join(["## Checked\n\nIn float64, against:\n", *rows]) if rows else ""
+    text = ["\n".join(["In float64, against:\n", *rows])] if rows else []
+    for kind, found in sorted(checks.items()):
+        if kind.startswith(VERIFIED):
+            most = ", ".join(f"{target} {ulps:.2g}" for target, ulps in found.items())
+            text.append(
+                f"`optdsl verify --quick` in {kind.removeprefix(VERIFIED)}: every element within "
+                f"what its roundings allow. Units of the last place, at most: {most}."
+            )
+    return "\n\n".join(["## Checked", *text]) if text else ""
 
 
 def overview(rules: list[Shipped], picture: str, checks: Mapping[str, Checks]) -> str:

@@ -294,6 +294,8 @@ class Perturbed(SlotRun):
             a, b = (self.tensor(arg, i).abs() for arg in value.args)
             return self._off(result, a.shape[-1] ** 0.5 * UNIT * (a @ b))
         matrix = self.tensor(value.args[0], i)
+        if not matrix.numel():
+            return result
         scale = matrix.shape[-1] * UNIT * matrix.abs().amax()
         off = self._off(matrix, scale.expand_as(matrix))
         rest = [self.tensor(arg, i) for arg in value.args[1:]]

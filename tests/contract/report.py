@@ -52,7 +52,7 @@ class Report:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        if config.option.missing:
+        if config.option.missing and not config.option.checked:
             known = {key for key, cell in read_page().items() if cell != FAILED}
             cells = [dict(item.user_properties).get("contract") for item in items]
             kept = [i for i, cell in zip(items, cells, strict=True) if cell and cell not in known]
