@@ -2,7 +2,8 @@
 
 Input: a plan. Output: names of states; what a pass reads. Targets load and save what is stored in
 fewer bits task by task, where no pass reads again what another wrote. A plan that is made for its
-storage has no such pass; one that is told of it when an optimizer is made may.
+storage has no such pass; that of a module which stands alone, and whose optimizer is told of its
+storage when it is made, may.
 
 Relies on: the plan; the runtime, which decides. Does not do: count bytes (explain.py).
 """
@@ -42,8 +43,8 @@ def copied_states(variant: Variant) -> frozenset[str]:
 
 
 def told(plan: Plan, storage: str | Mapping[str, str]) -> Plan:
-    """`plan` as it runs in an optimizer that is told `storage` when it is made: the same passes,
-    other states. Raises ValueError as `stored_as`."""
+    """`plan` as it runs in a module that stands alone, whose optimizer is told `storage` when it is
+    made: the same passes, other states. Raises ValueError as `stored_as`."""
     rule = stored_as(plan.rule, storage)
     kept = {state.name: state.storage for state in rule.states}
     variants = tuple(

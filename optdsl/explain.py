@@ -104,7 +104,8 @@ class VariantReport:
 @dataclass(frozen=True)
 class Report:
     """`variants`: first the one that runs in a steady state, with default hyperparameters. `told`
-    is that one in an optimizer that is told its storage when it is made, where it differs."""
+    is that one in a module that stands alone, whose optimizer is told its storage when it is made,
+    where it differs."""
 
     rule: str
     file: str
@@ -165,7 +166,7 @@ def _detail(variant: VariantReport) -> list[dict[str, Any]]:
 
 def explain_plan(plan: Plan, shape: tuple[int, int] = SHAPE, told: Plan | None = None) -> Report:
     """The report of `plan`; flops of matrix work are those of a matrix of `shape`. `told` is the
-    plan of the rule in an optimizer that is told the same storage when it is made."""
+    plan of the rule in a module that stands alone, whose optimizer is told the same storage."""
     facts = Facts.steady(plan.rule, shape)
     usual = _decided(plan.decision, facts)
     order = sorted(plan.variants, key=lambda variant: variant.index != usual)

@@ -1,21 +1,19 @@
 """The package that generated modules live in: `optdsl.generated.m<hash>`.
 
 Input: the name of a module, which is the hash of its files in the cache. Output: the module, with
-the reference interpreter at hand. Its name says all, so that a pickled optimizer finds its class
-in another process, as long as the cache (see `resources.cache_directory`) keeps it.
+what needs its rule at hand: the interpreter, and plans for a storage that somebody chose when an
+optimizer was made. Its name says all, so that a pickled optimizer finds its class in another
+process, as long as the cache (see `resources.cache_directory`) keeps it.
 
-Relies on: ir.reading, interpreter. Does not do: generate anything (`loading` does).
+Relies on: cache, ir.reading, interpreter, schedule, codegen. Does not do: rule files (loading).
 """
 
 from __future__ import annotations
 
-import atexit
-import hashlib
-import shutil
+import importlib
 import sys
-import tempfile
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
@@ -26,48 +24,21 @@ from typing import Any, cast
 import torch
 
 from optdsl import interpreter
+from optdsl.cache import entry, intact, keep, module_files, modules_folder
+from optdsl.codegen.module import python_module
 from optdsl.ir.nodes import Rule
 from optdsl.ir.reading import read_rule
-from optdsl.resources import cache_directory
+from optdsl.ir.text import rule_text
 from optdsl.runtime.optimizer import Optimizer
+from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter
+from optdsl.schedule.make import make_plan
+from optdsl.types import Storage
+from optdsl.version import VERSION
 
 __path__: list[str] = []  # modules are found by name, below, not in a folder
 
 PREFIX = f"{__name__}."
-
-
-@cache
-def modules_folder() -> Path:
-    """Where modules are kept: in the user's cache, else in a folder for this process alone."""
-    found = cache_directory()
-    if found is not None:
-        folder = found / "rules"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
-    own = Path(tempfile.mkdtemp(prefix="optdsl-"))  # mode 0700
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
-    return own
-
-
-def module_name(text: str, rule_text: str) -> str:
-    """The name of a module: the hash of its text and of its rule's."""
-    digest = hashlib.sha256(f"{len(text)}\n{text}{rule_text}".encode()).hexdigest()
-    return f"m{digest[:32]}"
-
-
-def module_files(name: str, folder: Path) -> tuple[Path, Path]:
-    """Where a module and its typed rule lie in the cache."""
-    return folder / f"{name}.py", folder / f"{name}.ir"
-
-
-def intact(name: str, folder: Path) -> bool:
-    """Whether both files of a module are there and are what its name says."""
-    try:
-        text, rule_text = (path.read_bytes() for path in module_files(name, folder))
-        return module_name(text.decode(), rule_text.decode()) == name
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 class Reference:
@@ -99,8 +70,35 @@ class Reference:
         return self.rule
 
 
+class Replans:
+    """Programs of the rule at `path` whose plans are made for a storage of its states."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.made: dict[tuple[tuple[str, str], ...], Program] = {}
+
+    def __call__(self, storage: Mapping[str, str]) -> Program:
+        chosen = tuple(sorted(storage.items()))
+        if chosen not in self.made:
+            parts = [self.path.stem, *map(str, chosen)]
+            found = entry(parts, lambda where: self._make(storage, where))
+            (name,) = found["modules"].values()
+            self.made[chosen] = importlib.import_module(PREFIX + name).PROGRAM
+        return self.made[chosen]
+
+    def _make(self, storage: Mapping[str, str], where: Path) -> dict[str, Any]:
+        rule = read_rule(self.path.read_text("utf-8"))
+        states = tuple(
+            replace(each, storage=Storage(storage.get(each.name, each.storage)))
+            for each in rule.states
+        )
+        rule = replace(rule, states=states)
+        text = python_module(make_plan(rule), version=VERSION)
+        return {"imports": {}, "modules": {rule.name: keep(text, rule_text(rule), where)}}
+
+
 class _Loader(Loader):
-    """Runs a module from the cache and hangs the interpreter onto its classes."""
+    """Runs a module from the cache and hangs what needs the rule onto its classes."""
 
     def __init__(self, inner: Loader, rule: Path) -> None:
         self.inner = inner
@@ -115,6 +113,7 @@ class _Loader(Loader):
             if isinstance(value, type) and value.__module__ == module.__name__:
                 assert issubclass(value, Optimizer)
                 value.interpreter = cast(Interpreter, Reference(self.rule))
+                value.replanned = Replans(self.rule)
 
     def get_source(self, fullname: str) -> str | None:
         return self.inner.get_source(fullname)  # type: ignore[attr-defined,no-any-return]

@@ -50,6 +50,7 @@ FLOORS = {
     "bench": 7,
     "gallery": 7,
     "latex": 7,
+    "cache": 7,
     "generated": 7,
     "loading": 7,
     "zoo": 7,

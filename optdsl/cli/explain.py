@@ -159,8 +159,9 @@ def _report(report: Report, options: argparse.Namespace, paint: _Paint) -> Itera
     )
     if report.told is not None:
         yield (
-            f"told so when an optimizer is made: {_plain(report.told.bytes)} bytes per parameter, "
-            f"with copies for the whole step of {', '.join(report.told.copied) or 'nothing'}"
+            "in a module that stands alone, told so when an optimizer is made: "
+            f"{_plain(report.told.bytes)} bytes per parameter, with copies for the whole step of "
+            f"{', '.join(report.told.copied) or 'nothing'}"
         )
     rows, cols = report.shape
     if any(each.kind == "library" for each in steady.passes):

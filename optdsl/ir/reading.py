@@ -2,8 +2,8 @@
 
 Input: what `text.rule_text` wrote. Output: an equal rule, whose text is the same.
 
-Does not do: bring the source's text back. The rule has blank sources, in which every place has its
-line and column.
+Where the text has no sources' texts, the rule has blank ones, in which every place has its line and
+column.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class _Reader:
 
     def rule(self) -> Rule:
         lines = self.text.split("\n")[:-1]
-        sources = _blank_sources(lines)
+        sources = _sources(lines)
         found: dict[str, list[Any]] = {}
         for text in lines:
             match = PLACE.search(text)
@@ -183,7 +183,7 @@ class _Reader:
         return self.values[line.number()]
 
     def read_source(self, line: _Line) -> None:
-        pass  # found before, by _blank_sources
+        pass  # found before, by _sources
 
     def read_rule(self, line: _Line) -> dict[str, Any]:
         name = line.word()
@@ -248,16 +248,18 @@ def _places(lines: list[str]) -> Iterator[tuple[int, int, int]]:
         yield source, last or line, end
 
 
-def _blank_sources(lines: list[str]) -> list[Source]:
-    """The sources, blank, but large enough for every place in them."""
-    names = [_DECODER.decode(line.split(" ", 2)[2]) for line in lines if line.startswith("source ")]
-    widths: list[dict[int, int]] = [{} for _ in names]
+def _sources(lines: list[str]) -> list[Source]:
+    """The sources; those without their text blank, but large enough for every place in them."""
+    found = [line.split(" ", 2)[2] for line in lines if line.startswith("source ")]
+    widths: list[dict[int, int]] = [{} for _ in found]
     for source, line, column in _places(lines):
         widths[source][line] = max(widths[source].get(line, 0), column - 1)
-    return [
-        Source(name, "\n".join(" " * width.get(i + 1, 0) for i in range(max([1, *width]))))
-        for name, width in zip(names, widths, strict=True)
-    ]
+    sources = []
+    for each, width in zip(found, widths, strict=True):
+        name, end = _DECODER.raw_decode(each)
+        blank = "\n".join(" " * width.get(i + 1, 0) for i in range(max([1, *width])))
+        sources.append(Source(name, _DECODER.decode(each[end:]) if each[end:] else blank))
+    return sources
 
 
 def _span(sources: list[Source], match: re.Match[str]) -> Span:

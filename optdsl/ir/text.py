@@ -14,7 +14,7 @@ Values are numbered by their order; `"u"` is the name that the rule gives one, `
 place (source, line, first and end column; `-5:20` where it ends on another line). Attributes are
 JSON.
 
-Does not do: keep the source's text.
+Does not do: keep the sources' texts, but where it is asked to: `source 0 "adamw.opt" "optimizer…"`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from optdsl.source import Source, Span
 from optdsl.types import Type
 
 
-def rule_text(rule: Rule) -> str:
-    """The text of `rule`; `read_rule` makes an equal rule of it, whose text is the same."""
-    return _Writer(_rule_roots(rule), rule.source).rule(rule)
+def rule_text(rule: Rule, *, sources: bool = False) -> str:
+    """The text of `rule`; `read_rule` makes an equal rule of it, whose text is the same. With
+    `sources` it holds what its files say, too."""
+    return _Writer(_rule_roots(rule), rule.source, texts=sources).rule(rule)
 
 
 def values_text(outputs: Iterable[tuple[str, Value]]) -> str:
@@ -59,6 +60,7 @@ class _Writer:
 
     roots: Sequence[Value]
     source: Source | None
+    texts: bool = False
     sources: list[Source] = field(default_factory=list)
     numbers: dict[Value, int] = field(default_factory=dict)
 
@@ -102,7 +104,10 @@ class _Writer:
         return "\n".join([*self.source_lines(), *lines]) + "\n"
 
     def source_lines(self) -> list[str]:
-        return [f"source {i} {_json(each.name)}" for i, each in enumerate(self.sources)]
+        return [
+            f"source {i} {_json(each.name)}" + (f" {_json(each.text)}" if self.texts else "")
+            for i, each in enumerate(self.sources)
+        ]
 
     def ref(self, value: Value) -> str:
         return f"%{self.numbers[value]}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def evaluation(
 class Evaluating:
     """The part of an optimizer that switches between the two values."""
 
-    program: ClassVar[Program]
+    program: Program
     state: Any
     param_groups: list[dict[str, Any]]
     _engine: Any

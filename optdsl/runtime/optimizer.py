@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch._compile import _disable_dynamo
@@ -43,12 +43,20 @@ from optdsl.runtime.groups import (
 )
 from optdsl.runtime.model import Model
 from optdsl.runtime.modes import Evaluating
+from optdsl.runtime.packing import copies
 from optdsl.runtime.program import TABLE_VERSION, Program
 from optdsl.runtime.reference import Interpreter
 from optdsl.runtime.release import Releasing
 from optdsl.runtime.residence import check_capturable
 from optdsl.runtime.state import plain_table
 from optdsl.runtime.storage import Choice, check_exempt, check_halves, choose, choose_rounding
+
+
+class Replanned(Protocol):
+    """Gives the program whose plans are made for a storage of states, by their names. It is there
+    where the rule is; a module that stands alone has the plans that it was compiled with."""
+
+    def __call__(self, storage: Mapping[str, str]) -> Program: ...
 
 
 class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
@@ -71,7 +79,8 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
     that cannot be optimized (sparse, integer, complex where the rule knows rows and columns).
     """
 
-    program: ClassVar[Program]
+    program: Program
+    replanned: ClassVar[Replanned | None] = None
     interpreter: ClassVar[Interpreter | None] = None
     _engine: Engine
     _step_supports_amp_scaling = True
@@ -113,6 +122,7 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
         self._backend = backend
         parameters = choose_rounding(rounding, master, compensation)
         self._choice = choose(self.program, storage, storage_exempt, parameters)
+        self._plan_for_storage()
         self._engine = self._make_engine()
         defaults = {**hypers, **declared, **(attributes or {}), "maximize": maximize}
         if seed is not None:
@@ -122,6 +132,11 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
         super().__init__(params, defaults)
         check_found(self.program, attributes or {}, self.param_groups)
         check_exempt(self.program, self._choice, self.param_groups)
+
+    def _plan_for_storage(self) -> None:
+        """Takes other plans where those for float32 would work on copies of what was chosen."""
+        if self.replanned is not None and copies(self.program, self._choice.states):
+            self.program = self.replanned(self._choice.states)
 
     def _make_engine(self) -> Engine:
         return Engine(self.program, self, self._backend, type(self).interpreter, self._choice)
@@ -277,6 +292,7 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
         self._backend = state.pop("backend", "auto")
         self._choice = state.pop("storage", Choice())
         super().__setstate__(state)
+        self._plan_for_storage()
         self._engine = self._make_engine()
         for group in self.param_groups:
             self._engine.record(group)

@@ -11,7 +11,7 @@ Relies on: holdings.py, stored.py, rounding.py. Does not do: temps, batches (buf
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +21,9 @@ from torch import Tensor
 from optdsl.runtime.cohorts import Member
 from optdsl.runtime.copies import copied_whole
 from optdsl.runtime.holdings import Holdings
-from optdsl.runtime.program import Kernel, Library, Variant
+from optdsl.runtime.program import Kernel, Library, Program, Variant
 from optdsl.runtime.rounding import Stochastic, rounding_keys
-from optdsl.runtime.storage import compute_dtype
+from optdsl.runtime.storage import ELEMENTS, compute_dtype
 from optdsl.runtime.stored import PLAIN, BlockCodec, Codec, Parts
 from optdsl.runtime.tables import LARGEST_BLOCK, Ints
 
@@ -37,6 +37,17 @@ class Unpacked:
     codec: Codec
     parts: Parts
     values: Tensor
+
+
+def copies(program: Program, storage: Mapping[str, str]) -> bool:
+    """Whether a step works on copies of states where each is stored as `storage` says by its name,
+    otherwise than it is computed."""
+    return any(
+        copied_whole(name, each.kernels, each.libraries, codes=kind not in ELEMENTS)
+        for name, kind in storage.items()
+        for each in program.variants
+        if kind != "float32"
+    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from threading import Lock
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
@@ -77,7 +77,7 @@ class Release:
 class Releasing:
     """The part of an optimizer that can be attached to its parameters."""
 
-    program: ClassVar[Program]
+    program: Program
     param_groups: list[dict[str, Any]]
     _engine: Any
     found_inf: Any

@@ -15,6 +15,8 @@ from optdsl.compiler import compile_source
 from optdsl.copied import told
 from optdsl.explain import Report, VariantReport, explain_plan
 from optdsl.frontend.scope import read_source
+from optdsl.schedule.make import make_plan
+from optdsl.schedule.storage import stored_as
 from tests.rules import CORE, shipped_plans
 
 
@@ -168,13 +170,20 @@ def _hold(report: Report, variant: VariantReport) -> None:
 @pytest.mark.parametrize("storage", ["int8", "bf16"])
 @pytest.mark.parametrize("rule", ["AdamW", "LAMB", "Muon", "Adafactor"])
 def test_copies_are_those_that_a_step_makes(rule: str, storage: str) -> None:
+    """Of a class that knows its rule, and has plans for any storage, and of one that does not."""
     p = torch.nn.Parameter(torch.ones(64, 80))
     p.grad = torch.ones(64, 80)
-    optimizer = getattr(optdsl.zoo, rule)([p], storage=storage, backend="cpu")
-    optimizer.step()
-    optimizer.step()
-    steady = explain_plan(told(shipped_plans()[rule](), storage)).steady
-    assert 2 * len(steady.copied) == optimizer.counters.unpacked
+    knowing = getattr(optdsl.zoo, rule)
+    plan = shipped_plans()[rule]()
+    plans = {
+        knowing: make_plan(stored_as(plan.rule, storage)),
+        type("Alone", (knowing,), {"replanned": None}): told(plan, storage),
+    }
+    for kind, expected in plans.items():
+        optimizer = kind([p], storage=storage, backend="cpu")
+        optimizer.step()
+        optimizer.step()
+        assert 2 * len(explain_plan(expected).steady.copied) == optimizer.counters.unpacked
 
 
 def test_copies_are_counted() -> None:
@@ -189,7 +198,7 @@ def test_copies_are_counted() -> None:
 
 def test_the_command_tells_of_copies(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "LAMB", "--storage", "int8"]) == 0
-    line = "told so when an optimizer is made: 60.1 bytes per parameter, with copies"
+    line = "alone, told so when an optimizer is made: 60.1 bytes per parameter, with copies"
     assert line in capsys.readouterr().out
     assert main(["explain", "AdamW", "--storage", "int8", "--json"]) == 0
     assert "told" not in json.loads(capsys.readouterr().out)

@@ -65,6 +65,9 @@ def test_text_is_read_back(rule: Rule) -> None:
     assert [s.key for s in back.states] == [s.key for s in rule.states]
     assert [h.default for h in back.hypers] == [h.default for h in rule.hypers]
     assert [r.text for r in back.requirements] == [r.text for r in rule.requirements]
+    whole = read_rule(rule_text(rule, sources=True))
+    assert rule_text(whole) == text
+    assert whole.source.text == rule.source.text
 
 
 def test_places_keep_line_and_column() -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import optdsl
+from optdsl import cache as cache_files
 from optdsl import generated, loading, zoo
 from optdsl.frontend.scope import shipped_index
 
@@ -35,12 +36,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache and nothing loaded from another; what other tests loaded is put back."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("OPTDSL_CACHE", str(folder))
-    generated.modules_folder.cache_clear()
+    cache_files.modules_folder.cache_clear()
     shipped = {name: vars(zoo).pop(name) for name in shipped_index() if name in vars(zoo)}
     before = {name: each for name, each in sys.modules.items() if is_generated(name)}
     forget()
     yield folder
-    generated.modules_folder.cache_clear()
+    cache_files.modules_folder.cache_clear()
     forget()
     for name in shipped_index():
         vars(zoo).pop(name, None)
@@ -203,7 +204,7 @@ def test_a_change_of_the_compiler_is_seen(
     rule_file: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     optdsl.load(rule_file)
-    monkeypatch.setattr(loading, "_compiler", lambda: "another")
+    monkeypatch.setattr(cache_files, "compiler", lambda: "another")
     optdsl.load(rule_file)
     assert len(built) == 2
 
@@ -255,12 +256,12 @@ def test_without_a_cache_the_process_has_its_own(
 ) -> None:
     cache.mkdir()
     cache.chmod(0o777)  # somebody else could put code there
-    generated.modules_folder.cache_clear()
+    cache_files.modules_folder.cache_clear()
     first = optdsl.load(rule_file).Mine
     assert optdsl.load(rule_file).Mine is first
     assert len(built) == 1
     assert not list(cache.iterdir())
-    assert stat.S_IMODE(generated.modules_folder().stat().st_mode) == 0o700
+    assert stat.S_IMODE(cache_files.modules_folder().stat().st_mode) == 0o700
 
 
 def test_processes_share_what_one_has_built(rule_file: Path, cache: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch.nn import Parameter
 
 import optdsl.zoo
+from optdsl import generated
 from optdsl.runtime import codecs
 from optdsl.schedule.storage import stored_as
 from optdsl.verify import DTYPES
@@ -154,12 +155,25 @@ SIZES = [(255,), (4095,), (4096,), (4097,), (), (0,), (65, 1009), (3, 7, 5, 41)]
 CODED = ["int8", "int4", "fp8"]
 
 
-def trained(name: str, storage, dtype, backend: str, steps: int = 3, reload: int = -1, **more):
-    """Steps with random gradients and a falling rate; one parameter is no row after the other."""
+def trained(
+    name: str,
+    storage,
+    dtype,
+    backend: str,
+    steps: int = 3,
+    reload: int = -1,
+    *,
+    knowing: bool = True,
+    **more,
+):
+    """Steps with random gradients and a falling rate; one parameter is no row after the other.
+    `knowing` is what a class is that has its rule at hand, and plans for any storage."""
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(each, generator=generator).to(dtype) for each in SIZES]
     params = [Parameter(each.mT if each.dim() == 2 else each) for each in values]
-    make = partial(getattr(optdsl.zoo, name), storage=storage, backend=backend, **more)
+    kind = getattr(optdsl.zoo, name)
+    kind = kind if knowing else type(name, (kind,), {"replanned": None})
+    make = partial(kind, storage=storage, backend=backend, **more)
     optimizer = make(params)
     for step in range(steps):
         if step == reload:
@@ -224,10 +238,52 @@ def test_any_rule_can_store_codes(name: str) -> None:
 
 
 def test_codes_are_worked_task_by_task_where_a_step_can() -> None:
-    """A parameter that is not contiguous, and what a later pass reads again, are not."""
+    """A parameter that is not contiguous is not; nor, without the rule, what is read again."""
     one_pass = trained("AdamW", "int8", torch.float32, "cpu", 1)[1].counters
     assert (one_pass.unpacked, one_pass.calls) == (1, 1)
-    assert trained("LAMB", "int8", torch.float32, "cpu", 1)[1].counters.unpacked == 1 + 2 * 4
+    assert trained("LAMB", "int8", torch.float32, "cpu", 1)[1].counters.unpacked == 1
+    assert trained("LAMB", "int8", torch.float32, "cpu", 1, knowing=False)[1].counters.unpacked == 9
+
+
+def test_with_and_without_the_rule_a_step_is_the_same() -> None:
+    """To what two orders of the same sums differ by."""
+    ours, theirs = (
+        trained("LAMB", "int8", torch.float32, "cpu", knowing=each)[0] for each in (True, False)
+    )
+    near(ours, theirs, 0.99)
+
+
+def test_plans_are_made_once_for_each_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = [Parameter(torch.ones(64, 80))]
+    storages: list[Any] = ["int8", {"m": "int8", "v": "int8"}, {"m": "int8"}, "float32", None]
+    programs = [optdsl.zoo.LAMB(params, storage=each).program for each in storages]
+    assert programs[0] is programs[1]
+    assert len({id(each) for each in programs[1:4]}) == 3
+    assert programs[3] is programs[4] is optdsl.zoo.LAMB.program
+    monkeypatch.setattr(generated, "make_plan", None)  # another process finds them on the disk
+    known = optdsl.zoo.LAMB.replanned
+    again = generated.Replans(known.path)
+    for storage, program in known.made.items():
+        assert again(dict(storage)).states == program.states
+    assert optdsl.zoo.AdamW(params, storage="int8").program is optdsl.zoo.AdamW.program
+
+
+def test_plans_follow_copies_and_pickles() -> None:
+    p = Parameter(torch.ones(64, 80))
+    optimizer = optdsl.zoo.LAMB([p], storage="int8", storage_exempt=[p])
+    for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert other.program is optimizer.program is not optdsl.zoo.LAMB.program
+
+
+def test_plans_for_a_storage_name_the_statements_of_the_rule() -> None:
+    plain = optdsl.zoo.LAMB.program
+    other = optdsl.zoo.LAMB([Parameter(torch.ones(64, 80))], storage="int8").program
+    assert (other.unpaired, other.coupled, other.whole) == (
+        plain.unpaired,
+        plain.coupled,
+        plain.whole,
+    )
+    assert plain.whole
 
 
 def test_small_and_float64_parameters_have_no_codes() -> None:
