@@ -11,7 +11,8 @@ Texts hold `{0}`, `{1}`, ... for the operands, `{dim}` and so on for attributes.
 come from templates/cpu/module.c.j2, for float or double alike; in Triton those without a prefix
 from runtime/triton_math.py.
 
-`error` is the bound in ulps of the result (float32 or float64 alike) that every target keeps for
+A `view` is its operand's memory read in another order: it costs nothing, and is taken wherever it
+is read. `error` is the bound in ulps of the result (float32 or float64 alike) that every target keeps for
 one application; `flops` is what the cost model counts.
 """
 
@@ -55,6 +56,7 @@ class Op:
     result: Result = Result.REAL
     commutative: bool = False
     identity: float | None = None
+    view: bool = False
 
 
 def _map(
@@ -249,16 +251,20 @@ def _matrix(
     return Op(name, Kind.MATRIX, arity, doc, torch, flops=flops, error=error)
 
 
+def _view(name: str, doc: str, torch: str) -> Op:
+    return Op(name, Kind.MATRIX, 1, doc, torch, flops=0, error=0.0, view=True)
+
+
 # `rows` and `cols` in the texts are the sizes of p's matrix view; a lead axis is a batch.
 _WHERE_TALL = "({0}.mT if rows > cols else {0})"
 _WHERE_WIDE = "({0}.mT if rows < cols else {0})"
 _MATRICES = [
     _matrix("matmul", 2, "matrix product", "{0} @ {1}", flops=2),
-    _matrix("transpose", 1, "the transposed matrix", "{0}.mT", error=0.0),
-    _matrix("wide", 1, "x or its transpose, as [short, long]", _WHERE_TALL, error=0.0),
-    _matrix("unwide", 1, "back from [short, long]", _WHERE_TALL, error=0.0),
-    _matrix("tall", 1, "x or its transpose, as [long, short]", _WHERE_WIDE, error=0.0),
-    _matrix("untall", 1, "back from [long, short]", _WHERE_WIDE, error=0.0),
+    _view("transpose", "the transposed matrix", "{0}.mT"),
+    _view("wide", "x or its transpose, as [short, long]", _WHERE_TALL),
+    _view("unwide", "back from [short, long]", _WHERE_TALL),
+    _view("tall", "x or its transpose, as [long, short]", _WHERE_WIDE),
+    _view("untall", "back from [long, short]", _WHERE_WIDE),
     _matrix(
         "eye", 0, "the n by m matrix with ones on the diagonal",
         "torch.eye(int({n}), int({m}), dtype=dtype, device=device)", error=0.0,

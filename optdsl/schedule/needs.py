@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from optdsl.ir.nodes import Rule, Value, operands, reachable
+from optdsl.ops import OPS
 from optdsl.passes.variants import STATISTICS
 from optdsl.schedule.levels import SMALL, WIDE, Levelled
 from optdsl.schedule.plan import Domain, domain_of
@@ -48,6 +49,15 @@ class Needs:
             for arg in operands(value):
                 users.setdefault(arg, []).append(value)
         return users
+
+    def readers(self, value: Value) -> list[Value]:
+        """The users of `value`, with those in the library of a view that is taken of it there."""
+        found: list[Value] = []
+        for user in self.users.get(value, []):
+            found.append(user)
+            if user in self.variant.library and OPS[user.op].view:
+                found += [each for each in self.readers(user) if each in self.variant.library]
+        return found
 
     def ready(self, value: Value) -> int:
         """The first stage whose kernel pass can use `value`."""
@@ -89,8 +99,9 @@ class Needs:
         for value in reachable(self.variant.roots, into_loops=False):
             if value not in library or value.op == "loop" or self._stays(value):
                 continue
-            users = self.users.get(value, [])
-            outside = any(user not in library or level[user] > level[value] for user in users)
+            # A view is taken anew in each pass, of what lies in memory.
+            at = self.last_level if OPS[value.op].view else level[value]
+            outside = any(user not in library or level[user] > at for user in self.readers(value))
             outside = outside or value in self.points
             final = any(
                 value is v and self.domain(v) is not Domain.SHAPED
@@ -106,7 +117,7 @@ class Needs:
             return value.op in ("input", "evaluated")
         level = self.variant.level
         new = self.variant.outputs.get(value.attr("name"))
-        last = max((level[user] for user in self.users.get(value, [])), default=0)
+        last = max((level[user] for user in self.readers(value)), default=0)
         return new is None or new is value or level[new] >= last
 
     @cached_property
@@ -128,12 +139,26 @@ class Needs:
         last = max([0, *(s.earliest for s in sinks), *(s.latest for s in sinks)])
         stores = [(n, v) for n, v in variant.outputs.items() if self._stored_wide(n, v)]
         # Until the model has been evaluated p keeps its place, since others are evaluated with it,
-        # and states their values, since a closure may fail.
-        earliest = [max(self.ready(value), variant.settled) for _, value in stores]
+        # and states their values, since a closure may fail. What the library reads lies in memory
+        # until it has: its passes stand behind the kernels' of their stage.
+        free = self._read_until
+        earliest = [max(self.ready(v), variant.settled, free.get(n, 0)) for n, v in stores]
         last = max([last, *earliest])
         for (name, value), first in zip(stores, earliest, strict=True):
             sinks.append(Sink("store", name, value, first, last))
         return [_ordered(sink) for sink in sinks]
+
+    @cached_property
+    def _read_until(self) -> dict[str, int]:
+        """The first stage in which p, or a state, may be overwritten, if the library reads it."""
+        free: dict[str, int] = {}
+        for value in self.variant.level:
+            if value.op in ("param", "state"):
+                name = "p" if value.op == "param" else str(value.attr("name"))
+                for user in self.readers(value):
+                    if user in self.variant.library:
+                        free[name] = max(free.get(name, 0), self.variant.level[user] + 1)
+        return free
 
     def _stored_wide(self, name: str, value: Value) -> bool:
         if name == "p":

@@ -60,7 +60,8 @@ class CompiledRun:
         raise AssertionError("TAKEN leaves cases with values for evaluation out")
 
     def state(self, key: str) -> Sequence[Tensor]:
-        return [self.optimizer.state[p][key] for p in self.params]
+        shared = self.optimizer.param_groups[0]
+        return [shared[key] if key in shared else self.optimizer.state[p][key] for p in self.params]
 
     @property
     def reports(self) -> Mapping[str, Any]:
