@@ -12,8 +12,8 @@ come from templates/cpu/module.c.j2, for float or double alike; in Triton those 
 from runtime/triton_math.py.
 
 A `view` is its operand's memory read in another order: it costs nothing, and is taken wherever it
-is read. `error` is the bound in ulps of the result (float32 or float64 alike) that every target keeps for
-one application; `flops` is what the cost model counts.
+is read. `error` is the bound in ulps of the result (float32 or float64 alike) that every target
+keeps for one application; `flops` is what the cost model counts.
 """
 
 from __future__ import annotations
