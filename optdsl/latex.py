@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from optdsl.hosteval import Facts, host_number
+from optdsl.ir.coupling import changing, ends_of
 from optdsl.ir.nodes import LoopBody, Rule, Value, reachable
 
 GREEK = {
@@ -378,6 +380,12 @@ class _Printer:
             return ""
         return f"_{{{AXES[axis]}}}" if axis in AXES else rf"_{{\text{{{axis}}}}}"
 
+    def op_loss_at(self, value: Value) -> Text:
+        return Text(rf"f\left({self._show(value.args[0]).tex}\right)")
+
+    def op_grad_at(self, value: Value) -> Text:
+        return Text(rf"\nabla f\left({self._show(value.args[0]).tex}\right)")
+
     def op_loop(self, value: Value) -> Text:
         body: LoopBody = value.attr("body")
         count = self._show(value.args[0]).tex
@@ -385,11 +393,35 @@ class _Printer:
         for number, each in enumerate(body.args):
             name = symbol(each.name) if each.name else f"x_{{{number}}}"
             self.texts[each] = Text(name)
-        steps = r",\ ".join(
-            rf"{self.texts[each].tex} \leftarrow {self._show(result).tex}"
-            for each, result in zip(body.args, body.results, strict=True)
-        )
-        return Text(rf"\left[{steps}\right]^{{{count} \times}}\left({first}\right)")
+        if body.index is not None:
+            self.texts[body.index] = Text("k")
+        steps = list(self._within(value))
+        for each, result in zip(body.args, body.results, strict=True):
+            name, new = self.texts[each].tex, self._show(result).tex
+            steps += [] if name == new else [rf"{name} \leftarrow {new}"]
+        if body.until is not None:
+            steps.append(rf"\text{{until }} {self._show(body.until).tex}")
+        text = r",\ ".join(steps)
+        if len(steps) > len(body.args):
+            text = " \\\\ ".join(steps)
+            text = rf"\begin{{array}}{{l}} {text} \end{{array}}"
+        return Text(rf"\left[{text}\right]^{{{count} \times}}\left({first}\right)")
+
+    def _within(self, loop: Value) -> Iterator[str]:
+        """What a pass of a loop works out first: values with a name that it uses more than once."""
+        inside = changing(loop)
+        uses = Counter((*(arg for value in inside for arg in value.args), *ends_of(loop)))
+        taken = {self.texts[each].tex for each in loop.attr("body").args}
+        for value in reachable(ends_of(loop)):
+            named = value.name and uses[value] > 1 and value.op not in ("loop_arg", "full")
+            if value not in inside or not named:
+                continue
+            name = symbol(str(value.name))
+            while name in taken:
+                name = f"{name}'"
+            taken.add(name)
+            yield rf"{name} \leftarrow {self._show(value).tex}"
+            self.texts[value] = Text(name)
 
     def op_loop_result(self, value: Value) -> Text:
         return self._show(value.args[0])

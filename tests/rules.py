@@ -17,8 +17,8 @@ import pytest
 from optdsl.diagnostics import CompileError, Sink
 from optdsl.frontend.rules import lower_rule, rule_names
 from optdsl.frontend.scope import make_scope, read_source, shipped_index, zoo_folder
+from optdsl.ir.coupling import EVALUATIONS
 from optdsl.ir.nodes import Rule, reachable
-from optdsl.passes.variants import EVALUATIONS
 from optdsl.schedule.make import check_supported, make_plan
 from optdsl.schedule.plan import Plan
 

@@ -345,6 +345,9 @@ NOUNS = {
     "min": "bound",
     "max": "bound",
     "where": "chosen",
+    "sum": "total",
+    "loss_at": "loss",
+    "grad_at": "slope",
 }
 """What the result of an operation is called that the rule gives no name."""
 

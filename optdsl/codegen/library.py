@@ -2,7 +2,8 @@
 
 Input: a plan. Output: the texts of functions `name(inputs, scalars, results, sizes)`, one a pass;
 what they are given is said in runtime/library.py. A batch has all parameters of one shape as its
-first axis; with `view last`, a parameter's own matrices as its second.
+first axis; with `view last`, a parameter's own matrices as its second. A pass whose loops tie
+parameters together is a generator, which yields what it asks of all (runtime/lockstep.py).
 
 Relies on: script.py, the op table's `torch` column. Does not do: shapes, memory (runtime).
 """
@@ -10,6 +11,7 @@ Relies on: script.py, the op table's `torch` column. Does not do: shapes, memory
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from optdsl.axes import AXIS_SIZES
@@ -18,6 +20,7 @@ from optdsl.codegen.host import FUNCTIONS, unsupported
 from optdsl.codegen.literals import layout, literal, tuple_of
 from optdsl.codegen.script import Script, Text
 from optdsl.diagnostics import InternalError
+from optdsl.ir.coupling import EVALUATIONS, couples, rank
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
 from optdsl.schedule.plan import LibraryPass, Plan
@@ -33,6 +36,7 @@ class Library:
 
     plan: Plan
     like: str = ""
+    turns: Callable[[], tuple[str, ...]] = tuple
 
     def texts(self) -> list[str]:
         """All functions, in the order of the plan."""
@@ -52,6 +56,7 @@ class Library:
         sizes = tuple(dict.fromkeys((*SIZES, *named)))
         taken = {*PARAMETERS, *sizes, *FUNCTIONS, "torch", "linalg", "order", "draw"}
         script = Script(self._spell, _column, taken)
+        self.turns = lambda: script.turns
         values = reachable(roots)
         for value in values:
             if value.op in ("load", "result", "scalar"):
@@ -114,6 +119,8 @@ class Library:
                 return self._ordered(value, text)
             case "reshape" | "unfold" | "fold":
                 return self._ordered(value, text)
+        if couples(value):
+            return self._asked(value, text)
         kind = OPS[value.op].kind
         if kind is Kind.RANDOM and value.attr("over") is None:
             shape = f"({', '.join(map(size_text, value.type.shape.dims))})"
@@ -128,6 +135,17 @@ class Library:
         if kind is Kind.MATRIX or value.op in ("loop", "loop_arg"):
             return None
         raise unsupported(value, self.plan.rule.name)
+
+    def _asked(self, value: Value, text: Text) -> str:
+        """What all parameters together are asked for in a pass of a loop."""
+        operand, first = value.args[0], rank(value)
+        if first is None or not self._batched(operand):
+            raise unsupported(value, self.plan.rule.name)
+        place = f"({', '.join((*self.turns(), str(first)))})"
+        if value.op in EVALUATIONS:
+            return f'(yield {place}, "{value.op}", {bare(text(operand))})'
+        asked = f"{value.op} over {value.attr('over')}"
+        return f'(yield {place}, "{asked}", {self._reduced(value, text)})'
 
     def _map(self, value: Value, text: Text) -> str:
         condition = value.args[0]
@@ -154,6 +172,8 @@ class Library:
         what is worked out from those alone."""
         if value.type.instances is Instances.PARAM or not value.type.shape.is_scalar:
             return True
+        if couples(value) or value.op == "loop_result":
+            return False
         return any(arg.type.on_device and self._batched(arg) for arg in value.args)
 
     def _tensor(self, value: Value, text: Text) -> str:
@@ -164,9 +184,13 @@ class Library:
         return f"{self.like}.new_full((), {bare(text(value))}{dtype})"
 
     def _reduce(self, value: Value, text: Text) -> str:
-        (operand, *_), axis = value.args, value.attr("axis")
-        if value.attr("over") is not None or not self._batched(operand):
+        if not self._batched(value.args[0]):
             raise unsupported(value, self.plan.rule.name)
+        return self._reduced(value, text)
+
+    def _reduced(self, value: Value, text: Text) -> str:
+        """The reduction within each parameter."""
+        operand, axis = value.args[0], value.attr("axis")
         function, inner = OPS[value.op].torch, bare(text(operand))
         named = _named(operand.type.shape)
         if axis in named:  # the batch of parameters comes first

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from optdsl.codegen.body import place
+from optdsl.ir.coupling import EVALUATIONS
 from optdsl.ir.nodes import Rule, Value, reachable
 from optdsl.ops import OPS, Kind
-from optdsl.passes.variants import EVALUATIONS
 from optdsl.schedule.plan import Domain, domain_of
 from optdsl.source import Span
 from optdsl.types import Instances

@@ -348,6 +348,8 @@ def _library(library: LibraryPass) -> Call:
         reads=literal(_loaded(library)),
         writes=literal(tuple(each.buffer for each in library.outputs)),
         **({"draws": "True"} if _draws(library) else {}),
+        **({"alone": "True"} if library.alone else {}),
+        **({"asks": literal(library.asks)} if library.asks else {}),
     )
 
 

@@ -97,7 +97,7 @@ def _hosted(plan: Plan) -> Iterator[str]:
     for given in plan.rule.inputs:
         yield f"`{given.name}` comes with each step"
     for variant in plan.variants:
-        if variant.models:
+        if variant.evaluates:
             yield "the model is evaluated in the middle of it"
         for join in variant.joins:
             yield f"`{join.part}` of all parameters is put together by the host"

@@ -2,7 +2,8 @@
 
 Input: values, and a function that spells leaves. Output: lines `name = expression  # file:line`,
 loops as Python loops, and the text of each root. Values used once that the rule does not name are
-written inside their user's line.
+written inside their user's line. What ties parameters together in loops stands in one order in all
+variants.
 
 Relies on: the op table's `host` and `torch` columns, body.py for parentheses.
 Does not do: the function around the lines, shapes.
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 
 from optdsl.codegen.body import DEPTH, NOUNS, bare, fill_text, place_of
 from optdsl.codegen.literals import LINE_LENGTH
+from optdsl.ir.coupling import couples, rank
 from optdsl.ir.nodes import LoopBody, Value, operands, reachable
 from optdsl.ops import OPS, Kind
 
@@ -44,6 +46,8 @@ class Script:
     uses: Counter[Value] = field(default_factory=Counter)
     carried: set[Value] = field(default_factory=set)
     depth: dict[Value, int] = field(default_factory=dict)
+    turns: tuple[str, ...] = ()
+    """The rank of each loop around that ties parameters together, and the number of its pass."""
 
     def write(self, roots: Iterable[Value]) -> list[str]:
         """Adds the lines that `roots` need; their texts, each an expression."""
@@ -112,7 +116,11 @@ class Script:
 
     def _block(self, roots: list[Value], inside: frozenset[Value] | None) -> None:
         """Lines for what `roots` need of `inside` (None: of everything)."""
-        for value in reachable(roots, into_loops=False):
+        values = reachable(roots, into_loops=False)
+        ranks = [(rank(value), value) for value in values if inside is None or value in inside]
+        ranked = sorted((first, value.id, value) for first, value in ranks if first is not None)
+        first = [each for *_, v in ranked for each in reachable([v], into_loops=False)]
+        for value in dict.fromkeys((*first, *values)):
             if value in self.names or (inside is not None and value not in inside):
                 continue
             if value.op == "loop":
@@ -121,6 +129,8 @@ class Script:
                 self.assign(value)
 
     def _has_line(self, value: Value) -> bool:
+        if couples(value):
+            return True
         if not value.args:
             often = self.uses[value] > 1 and value.op != "const"
             return often or self.called(value) is not None
@@ -137,13 +147,16 @@ class Script:
         for arg, start in zip(body.args, loop.args[1:], strict=True):
             text = self.text(start)
             self.add(f"{self.name(arg, arg.name or start.name or 'carried')} = {text}", start)
-        counter = "_"
-        if body.index is not None and self.uses[body.index]:
+        counter, first, around = "_", rank(loop), self.turns
+        if body.index is not None and (self.uses[body.index] or first is not None):
             counter = self.name(body.index, body.index.name or "k")
         self.add(f"for {counter} in range(int({self.text(loop.args[0])})):", loop)
+        if first is not None:
+            self.turns = (*around, str(first), counter)
         with self.deeper():
             self._block(ends, inside)
             self._next_pass(body)
+        self.turns = around
         self.names[loop] = ""  # a loop has no text; loop_result finds its variables
 
     def _next_pass(self, body: LoopBody) -> None:

@@ -51,8 +51,8 @@ optimizer Noisy(lr = 0.1):
         text="""\
 The interpreter runs the rule (`optdsl.interpreter.run`), but the targets `cpu` and `triton` do not
 generate code for this construct in this version: collectives, one draw `over = all`, draws
-in loops, and loops that evaluate the model, reduce over parameters or work out a number of
-the host.
+in loops, loops that work out a number of the host, and what ties parameters together under a
+condition that a loop changes.
 """,
         wrong="""\
 optimizer Averaged(lr = 0.1):

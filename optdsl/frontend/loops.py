@@ -108,8 +108,8 @@ class Loops(HostStates):
                 self.builder.make("loop_arg", (), type_, value.span, loop=number, index=i)
                 for i, (type_, value) in enumerate(zip(types, initial, strict=True))
             ]
-            for arg, value in zip(args, initial, strict=True):
-                arg.name = value.name
+            for arg, value, key in zip(args, initial, keys, strict=True):
+                arg.name = str(key[-1]) if value.op == "param" else value.name
             counter = self.emit.leaf(
                 "loop_arg", Instances.CONST, Place.HOST, DType.INT, loop=number, index=-1
             )

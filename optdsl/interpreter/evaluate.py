@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from optdsl import linalg, order
 from optdsl.interpreter.leaves import Leaves
 from optdsl.interpreter.members import Closure, matrix_sizes
+from optdsl.ir.coupling import couples
 from optdsl.ir.fold import host_function
 from optdsl.ir.nodes import Scope, Value, scope_of
 from optdsl.ops import OPS, Kind
@@ -29,6 +30,15 @@ from optdsl.types import BATCH, Axis, Dim, Instances, Shape
 SIZES = frozenset({"n", "m", "first"})
 """Attributes that are sizes."""
 Memo = dict[tuple[Value, int], Any]
+
+
+class Turn(NamedTuple):
+    """A pass of a loop: the values that it works out, what of them is known, and the members that
+    take part."""
+
+    inside: frozenset[Value]
+    memo: Memo
+    members: frozenset[int]
 
 
 @cache
@@ -50,7 +60,7 @@ class Evaluation(Leaves):
     """Evaluates values; `loops` are the loops being run, innermost last, with what is inside."""
 
     memo: Memo = field(default_factory=dict)
-    loops: list[tuple[frozenset[Value], Memo]] = field(default_factory=list)
+    loops: list[Turn] = field(default_factory=list)
 
     # ------------------------------------------------------------ the stack
 
@@ -85,7 +95,7 @@ class Evaluation(Leaves):
         return -1
 
     def memo_of(self, value: Value) -> Memo:
-        return next((memo for inside, memo in reversed(self.loops) if value in inside), self.memo)
+        return next((t.memo for t in reversed(self.loops) if value in t.inside), self.memo)
 
     def _needs(self, value: Value, i: int) -> Iterable[tuple[Value, int]]:
         """What must be known before the value can be computed; asked again when that is."""
@@ -99,21 +109,30 @@ class Evaluation(Leaves):
         conditions = [(each, j) for each in value.args[1:] for j in near]
         if not all(self._is_known(each, j) for each, j in conditions):
             return conditions
-        return [(value.args[0], j) for j in self.within(value, i)]
+        return [(twin.args[0], j) for j, twin in self.within(value, i).items()]
 
     def _is_known(self, value: Value, i: int) -> bool:
         return (value, self.key(value, i)) in self.memo_of(value)
 
     def _near(self, value: Value, i: int) -> list[int]:
         """The members that a reduction over parameters ranges over, if they are in its scope."""
+        turns = [turn.members for turn in self.loops if value in turn.inside]
+        near = [j for j in range(len(self.members)) if all(j in each for each in turns)]
         if OPS[value.op].kind is not Kind.REDUCE or value.attr("over") == "all":
-            return list(range(len(self.members)))
+            return near
         group = self.members[i].group_index
-        return [j for j, member in enumerate(self.members) if member.group_index == group]
+        return [j for j in near if self.members[j].group_index == group]
 
-    def within(self, value: Value, i: int) -> list[int]:
-        """The members that execute the statement of a coupled value."""
-        return [j for j in self._near(value, i) if self.holds(scope_of(value), j)]
+    def within(self, value: Value, i: int) -> dict[int, Value]:
+        """The members that execute the statement of a coupled value, each with its own twin."""
+        near = (j for j in self._near(value, i) if self.holds(scope_of(value), j))
+        twins = ((j, self.twin(value, j)) for j in near)
+        return {j: twin for j, twin in twins if twin is not None}
+
+    def twin(self, value: Value, i: int) -> Value | None:
+        """What stands for `value`, which ties parameters together, in member i's rule; None where
+        nothing does."""
+        return value
 
     def holds(self, scope: Scope, i: int) -> bool:
         return all(bool(self.get(condition, i)) is side for condition, side in scope)
@@ -209,10 +228,11 @@ class Evaluation(Leaves):
     def _reduce(self, value: Value, i: int) -> Any:
         if value.attr("over") is None:
             return self._reduced(value, i)
-        if value.op == "kth_of" and (within := self.within(value, i)):
-            return self.ordered([(value, j) for j in within])
-        instances = {self.key(value.args[0], j): j for j in reversed(self.within(value, i))}
-        parts = [self._reduced(value, j) for j in reversed(instances.values())]
+        within = self.within(value, i)
+        if value.op == "kth_of" and within:
+            return self.ordered([(twin, j) for j, twin in within.items()])
+        instances = {self.key(within[j].args[0], j): j for j in reversed(within)}
+        parts = [self._reduced(within[j], j) for j in reversed(instances.values())]
         if not parts:
             identity = OPS[value.op].identity
             assert identity is not None
@@ -247,7 +267,7 @@ class Evaluation(Leaves):
         others where they are."""
         within = self.within(value, i)
         return [
-            self.like(self.point(value, j) if j in within else self._op_param(value, j), j)
+            self.like(self.point(within[j], j) if j in within else self._op_param(value, j), j)
             for j in range(len(self.members))
         ]
 
@@ -268,7 +288,8 @@ class Evaluation(Leaves):
         """One evaluation gives the gradients of all members."""
         grads, memo = self._model().grad(self._points(value, i)), self.memo_of(value)
         for j, (grad, member) in enumerate(zip(grads, self.members, strict=True)):
-            memo[(value, j)] = grad.detach().to(self.dtype).reshape(self.sizes(member.p))
+            found_at = (self.twin(value, j) or value, j)
+            memo[found_at] = grad.detach().to(self.dtype).reshape(self.sizes(member.p))
         found: Tensor = memo[(value, i)]
         return found
 
@@ -317,15 +338,6 @@ def over_dims(op: str, tensor: Tensor, dims: tuple[int, ...], *, keep: bool) -> 
         assert identity is not None
         return torch.full(shape, identity, dtype=tensor.dtype, device=tensor.device)
     return (torch.amax if op == "max_of" else torch.amin)(tensor, dim=dims, keepdim=keep)
-
-
-def couples(value: Value) -> bool:
-    """Whether the value of one parameter needs those of others: its operands after the first are
-    then the conditions of its statement."""
-    row = OPS[value.op]
-    if row.kind is Kind.REDUCE:
-        return value.attr("over") is not None
-    return row.kind is Kind.CLOSURE
 
 
 def _is_choice(value: Value) -> bool:

@@ -6,6 +6,7 @@ Does not do: write anything; round to storage.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optdsl.interpreter.evaluate import Evaluation, Memo, couples
+from optdsl.interpreter.evaluate import Evaluation, Turn
 from optdsl.interpreter.members import Closure, Member, Outcome, Update
+from optdsl.ir.coupling import changing, couples
 from optdsl.ir.evaluation import evaluation_of
-from optdsl.ir.nodes import LoopBody, Rule, StateDecl, Value, reachable, scope_of
+from optdsl.ir.nodes import LoopBody, Rule, StateDecl, Value, scope_of
 from optdsl.types import Instances
 
 
@@ -105,35 +107,49 @@ class Run(Evaluation):
 
     def _op_loop(self, value: Value, i: int) -> tuple[Any, ...]:
         """The carried values after the loop, for member i. Where the body couples parameters (a
-        reduction over them, the model), all that execute it pass through it in lockstep."""
-        body: LoopBody = value.attr("body")
-        inside = _inside(body)
-        together = self._together(body, inside, i)
-        carried = {j: tuple(self.get(arg, j) for arg in value.args[1:]) for j in together}
-        for number in range(_passes(self.get(value.args[0], i))):
-            memo: Memo = {}
-            for j in together:
-                for arg, each in zip(body.args, carried[j], strict=True):
-                    memo[(arg, self.key(arg, j))] = each
-                if body.index is not None:
-                    memo[(body.index, self.key(body.index, j))] = number
-            self.loops.append((inside, memo))
-            carried = {j: tuple(self.get(each, j) for each in body.results) for j in together}
-            ended = body.until is not None and bool(self.get(body.until, i))
-            self.loops.pop()
-            if ended:
+        reduction over them, the model), all that execute it pass through it in lockstep, each for
+        as many passes as its own."""
+        loops = self._together(value, i)
+        bodies: dict[int, LoopBody] = {j: each.attr("body") for j, each in loops.items()}
+        inside = frozenset[Value]().union(*map(changing, loops.values()))
+        left = {j: _passes(self.get(each.args[0], j)) for j, each in loops.items()}
+        carried = {j: [self.get(arg, j) for arg in each.args[1:]] for j, each in loops.items()}
+        for number in itertools.count():
+            taking = frozenset(j for j in loops if left[j] > number)
+            if not taking:
                 break
-        for j in together:
-            self.memo_of(value)[(value, self.key(value, j))] = carried[j]
-        return carried[i]
+            self.loops.append(Turn(inside, {}, taking))
+            for j in taking:
+                self._enter(bodies[j], carried[j], number, j)
+            carried |= {j: [self.get(each, j) for each in bodies[j].results] for j in taking}
+            for j in taking:
+                until = bodies[j].until
+                if until is not None and bool(self.get(until, j)):
+                    left[j] = 0
+            self.loops.pop()
+        for j, each in loops.items():
+            self.memo_of(each)[(each, self.key(each, j))] = tuple(carried[j])
+        return tuple(carried[i])
 
-    def _together(self, body: LoopBody, inside: frozenset[Value], i: int) -> list[int]:
+    def _enter(self, body: LoopBody, carried: Sequence[Any], number: int, i: int) -> None:
+        """What member i brings into a pass."""
+        memo = self.loops[-1].memo
+        for arg, each in zip(body.args, carried, strict=True):
+            memo[(arg, self.key(arg, i))] = each
+        if body.index is not None:
+            memo[(body.index, self.key(body.index, i))] = number
+
+    def _together(self, loop: Value, i: int) -> dict[int, Value]:
+        """Who passes through the loop with member i, each with its own twin of it."""
+        inside = changing(loop)
         found = {i}
-        for each in reachable(_roots(body)):
-            if each in inside and couples(each):
-                outer = tuple((c, side) for c, side in scope_of(each) if c not in inside)
-                found.update(j for j in range(len(self.members)) if self.holds(outer, j))
-        return sorted(found)
+        for each in filter(couples, inside):
+            outer = tuple((c, side) for c, side in scope_of(each) if c not in inside)
+            found.update(j for j in range(len(self.members)) if self.holds(outer, j))
+        turns = [turn.members for turn in self.loops if loop in turn.inside]
+        taking = (j for j in sorted(found) if all(j in each for each in turns))
+        twins = ((j, self.twin(loop, j)) for j in taking)
+        return {j: twin for j, twin in twins if twin is not None}
 
 
 def _passes(count: float) -> int:
@@ -141,21 +157,3 @@ def _passes(count: float) -> int:
     if math.isinf(count):
         raise ValueError(f"a loop of {count} passes")
     return 0 if math.isnan(count) else math.floor(count)
-
-
-def _roots(body: LoopBody) -> list[Value]:
-    return [*body.results, *((body.until,) if body.until is not None else ())]
-
-
-def _inside(body: LoopBody) -> frozenset[Value]:
-    """The values that change from one pass of the loop to the next; those of a loop inside do."""
-    values = reachable(_roots(body))
-    loops = [body, *(value.attr("body") for value in values if value.op == "loop")]
-    inside = {arg for each in loops for arg in (*each.args, each.index) if arg is not None}
-    for value in values:
-        arguments = value.args
-        if value.op == "loop":
-            arguments = (*arguments, *_roots(value.attr("body")))
-        if any(arg in inside for arg in arguments):
-            inside.add(value)
-    return frozenset(inside)

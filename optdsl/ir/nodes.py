@@ -49,12 +49,14 @@ class Value:
 @dataclass(eq=False)
 class LoopBody:
     """What a loop repeats: `args` are loop_arg values, `results` their next values. `until`
-    ends the loop early, where it holds after a pass. `index` is the loop's counter, if read."""
+    ends the loop early, where it holds after a pass. `index` is the loop's counter, if read. `rank`
+    is given where parameters pass through it together (see coupling.py)."""
 
     args: tuple[Value, ...]
     results: tuple[Value, ...] = ()
     until: Value | None = None
     index: Value | None = None
+    rank: int | None = None
 
 
 @dataclass

@@ -7,6 +7,7 @@ Does not do: any rule of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from optdsl.ir.nodes import Builder, LoopBody, Value, reachable
 
@@ -49,5 +50,5 @@ def _loop(
     until = None if body.until is None else done[body.until]
     if args == value.args and results == body.results and until is body.until:
         return value
-    info = LoopBody(body.args, results, until, body.index)
+    info = replace(body, results=results, until=until)
     return builder.make("loop", args, value.type, value.span, body=info)

@@ -1,16 +1,19 @@
 """split_variants: one straight-line rule for each way its host conditions can fall.
 
 Input: a typed rule. Output: a decision tree and its leaves, values without `choose`, in which each
-reduction over parameters is a `result` leaf of a slot that all variants share.
+reduction over parameters is a `result` leaf of a slot that all variants share. What ties parameters
+together in a loop stays there, with a `rank` by which the variants find each other's; a condition
+that changes from pass to pass becomes a `where`.
 Relies on: conditions being host values. Does not do: evaluate any condition (the host does, each
 step), simplify.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from optdsl.diagnostics import CompileError, Diagnostic, Label
+from optdsl.ir.coupling import EVALUATIONS, changing, couples, in_loops
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable, scope_of
 from optdsl.ir.rewrite import rebuild
@@ -20,8 +23,6 @@ MOST = 256
 """Variants of one rule. Each costs a kernel that may never run; a rule with more is refused."""
 
 
-EVALUATIONS = frozenset({"loss_at", "grad_at"})
-"""Evaluations of the model: one for all parameters that execute the statement."""
 STATISTICS = frozenset({"kth_of"})
 """Reductions over parameters that no kernel has a part in."""
 
@@ -63,15 +64,21 @@ def split_variants(rule: Rule, prefix: str = "") -> Split:
     there are too many."""
     outputs = dict(rule.outputs())
     sites = _sites(list(outputs.values()), prefix)
+    looping = in_loops(outputs.values())
+    turning = {v: rank for rank, v in enumerate(sorted(filter(couples, looping), key=_age))}
     split = Split(0, [], {slot: site for site, slot in sites.items()})
-    split.tree = _grow(rule, outputs, sites, {}, split)
+    split.tree = _grow(Splitting(rule, outputs, sites, looping, turning), {}, split)
     return split
 
 
 def _sites(roots: list[Value], prefix: str) -> dict[Value, str]:
-    """A slot name for each reduction over parameters and each evaluation of the model."""
+    """A slot name for each reduction over parameters and each evaluation of the model, but for
+    those that each pass of a loop makes anew."""
     names: dict[Value, str] = {}
+    looping = in_loops(roots)
     for value in reachable(roots):
+        if value in looping:
+            continue
         coupled = OPS[value.op].kind is Kind.REDUCE and value.attr("over") is not None
         if coupled or value.op in EVALUATIONS:
             base = f"{value.op.removesuffix('_of')}_{value.attr('over')}" if coupled else value.op
@@ -83,14 +90,29 @@ def _sites(roots: list[Value], prefix: str) -> dict[Value, str]:
     return names
 
 
-def _grow(
-    rule: Rule, outputs: dict[str, Value], sites: dict[Value, str], known: Known, split: Split
-) -> Branch | int:
+def _age(value: Value) -> int:
+    return value.id
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """What all variants of `rule` have in common: its outputs, the slots of its sites, what is
+    `looping`, and the rank of what ties parameters together there."""
+
+    rule: Rule
+    outputs: dict[str, Value]
+    sites: dict[Value, str]
+    looping: set[Value]
+    ranks: dict[Value, int]
+
+
+def _grow(given: Splitting, known: Known, split: Split) -> Branch | int:
+    rule = given.rule
     try:
-        straight = _resolve_all(rule, outputs, sites, known)
+        straight = _resolve_all(given, known)
     except _Need as need:
-        then = _grow(rule, outputs, sites, {**known, need.condition: True}, split)
-        otherwise = _grow(rule, outputs, sites, {**known, need.condition: False}, split)
+        then = _grow(given, {**known, need.condition: True}, split)
+        otherwise = _grow(given, {**known, need.condition: False}, split)
         return then if then == otherwise else Branch(need.condition, then, otherwise)
     for index, other in enumerate(split.variants):
         if other.outputs == straight.outputs and other.contributions == straight.contributions:
@@ -111,15 +133,13 @@ def _grow(
     return len(split.variants) - 1
 
 
-def _resolve_all(
-    rule: Rule, outputs: dict[str, Value], sites: dict[Value, str], known: Known
-) -> Straight:
-    done: dict[Value, Value] = {}
-    resolved = {name: _resolve(rule, value, sites, known, done) for name, value in outputs.items()}
+def _resolve_all(given: Splitting, known: Known) -> Straight:
+    rule, done = given.rule, dict[Value, Value]()
+    resolved = {name: _resolve(given, value, known, done) for name, value in given.outputs.items()}
     contributions = {}
-    for site, slot in sites.items():
+    for site, slot in given.sites.items():
         if all(decide(condition, known) is side for condition, side in scope_of(site)):
-            operand = _resolve(rule, site.args[0], sites, known, done)
+            operand = _resolve(given, site.args[0], known, done)
             attributes = {**dict(site.attrs), "scope": ()}
             plain = rule.builder.make(site.op, (operand,), site.type, site.span, **attributes)
             contributions[slot] = (site.op, plain)
@@ -134,10 +154,9 @@ def _kept(name: str, value: Value) -> bool:
     return value.op == "state" and value.attr("name") == name
 
 
-def _resolve(
-    rule: Rule, root: Value, sites: dict[Value, str], known: Known, done: dict[Value, Value]
-) -> Value:
+def _resolve(given: Splitting, root: Value, known: Known, done: dict[Value, Value]) -> Value:
     """`root` with every `choose` decided, without visiting the sides not taken."""
+    rule, sites = given.rule, given.sites
     stack = [root]
     while stack:
         value = stack[-1]
@@ -149,7 +168,7 @@ def _resolve(
             done[value] = rule.builder.make(leaf, (), value.type, value.span, slot=sites[value])
             done[value].name = done[value].name or value.name
             continue
-        if value.op == "choose":
+        if value.op == "choose" and value.args[0] not in given.looping:
             taken = value.args[1 if decide(value.args[0], known) else 2]
             if taken in done:
                 done[value] = done[taken]
@@ -160,12 +179,17 @@ def _resolve(
         if missing:
             stack.extend(reversed(missing))
             continue
-        done[value] = _rebuilt(rule, value, done)
+        done[value] = _rebuilt(given, value, done)
     return done[root]
 
 
-def _rebuilt(rule: Rule, value: Value, done: dict[Value, Value]) -> Value:
-    args = tuple(done[arg] for arg in value.args)
+def _rebuilt(given: Splitting, value: Value, done: dict[Value, Value]) -> Value:
+    rule, args = given.rule, tuple(done[arg] for arg in value.args)
+    if value.op == "choose":
+        return rule.builder.make("where", args, value.type, value.span)
+    if value in given.ranks:
+        ranked = {**dict(value.attrs), "rank": given.ranks[value]}
+        return rule.builder.make(value.op, args, value.type, value.span, **ranked)
     if value.op != "loop":
         return rebuild(rule.builder, value, args)
     body: LoopBody = value.attr("body")
@@ -173,7 +197,8 @@ def _rebuilt(rule: Rule, value: Value, done: dict[Value, Value]) -> Value:
     until = None if body.until is None else done[body.until]
     if args == value.args and results == body.results and until is body.until:
         return value
-    info = LoopBody(body.args, results, until, body.index)
+    rank = min((given.ranks[each] for each in changing(value) & given.ranks.keys()), default=None)
+    info = replace(body, results=results, until=until, rank=rank)
     return rule.builder.make("loop", args, value.type, value.span, body=info)
 
 

@@ -289,6 +289,7 @@ class ClassBuffers:
                 (self.holdings.seed(self.members[each]), self.members[each].index)
                 for each in indices
             ],
+            self.members[index].group_index,
         )
 
     def _numbers(self, name: str, index: int) -> int:

@@ -27,6 +27,7 @@ from optdsl.runtime.gradients import Gradients, Scanner, no_gradients, unscaling
 from optdsl.runtime.groups import check_static, flat, make_members, plain_hypers, static_values
 from optdsl.runtime.holdings import Group, Holdings, describe
 from optdsl.runtime.joins import join
+from optdsl.runtime.lockstep import run_batches
 from optdsl.runtime.model import Model
 from optdsl.runtime.modes import evaluation
 from optdsl.runtime.plans import KEPT_PLANS, Plans, check_shared, set_addresses
@@ -74,7 +75,7 @@ class Engine:
         self._names = program.entries()
         self._states = {state.name: state for state in program.states}
         self._born = [frozenset(variant.states) for variant in program.variants]
-        self._asks = bool(program.inputs) or any(variant.models for variant in program.variants)
+        self._asks = bool(program.inputs) or any(variant.evaluates for variant in program.variants)
         self._changes = Changes(self._write_counts)
         self._plans = Plans(program, self.counters)
         self._cohorts: list[Cohort] = []
@@ -377,9 +378,8 @@ class Engine:
             self.counters.unpacked += each.buffers.packing.load()
         for segment in plan.segments:
             runner.run(segment.first, segment.last)
-            for batch in segment.batches:
-                self.counters.batches += 1
-                batch.run(runner.results)
+            self.counters.batches += len(segment.batches)
+            self.counters.evaluations += run_batches(segment.batches, runner.results, model)
             for joined in segment.joins:
                 join(plan, joined)
             for evaluated in segment.models:

@@ -26,7 +26,7 @@ def checked_model(
 ) -> Model | None:
     """The model of `params`, where the variants of this step evaluate it; None elsewhere. Raises
     ValueError where it is missing, and where groups or devices do not go together."""
-    if not any(variant.models for _, variant in running):
+    if not any(variant.evaluates for _, variant in running):
         return None
     if model is None:
         raise ValueError(f"{program.name} evaluates the model: call step(closure)")

@@ -9,7 +9,7 @@ Relies on: stages.py. Does not do: the reduction within a parameter (a library p
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def join(plan: DevicePlan, call: Joined) -> None:
     parts: dict[int, list[Tensor]] = {}
     for _, group, part in sorted(found, key=lambda each: each[0]):
         parts.setdefault(group, []).append(part)
-    totals = {group: _total(call, each) for group, each in parts.items()}
+    totals = {group: _joined(call, each) for group, each in parts.items()}
     for step_class in plan.classes:
         if call.slot not in step_class.buffers.temps:
             continue
@@ -46,9 +46,14 @@ def join(plan: DevicePlan, call: Joined) -> None:
                 break  # they share it
 
 
-def _total(call: Joined, parts: list[Tensor]) -> Tensor:
+def _joined(call: Joined, parts: list[Tensor]) -> Tensor:
     """One number, or one for each entry, of all parts."""
     if call.k is not None:
         flat = torch.cat([part.reshape(1, -1) for part in parts], -1)
         return order.kth_smallest(flat, call.k, (-1,))
-    return functools.reduce(COMBINE[call.op], (part.to(torch.float64) for part in parts))
+    return total(call.op, parts)
+
+
+def total(op: str, parts: Iterable[Tensor]) -> Tensor:
+    """A sum, maximum or minimum of all parts, in float64, in their order."""
+    return functools.reduce(COMBINE[op], (part.to(torch.float64) for part in parts))

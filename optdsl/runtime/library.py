@@ -17,8 +17,10 @@ and, where it draws random numbers, a fifth argument
 
     draw(kind, shape, site, at) -> [n, *shape]      what each parameter draws at this place
 
-and outputs of the same shapes. Temps lie in one strided buffer per shape, so that a batch is a
-view of them; p, g and states are stacked. Scratch is capped by calls on parts of a batch.
+A function whose loops ask something of all parameters is a generator with the same return value
+(see lockstep.py). Outputs have the same shapes. Temps lie in one strided buffer per shape, so that
+a batch is a view of them; p, g and states are stacked. Scratch is capped by calls on parts of a
+batch.
 
 Relies on: torch, program.py, tables.py. Does not do: where temps lie (stages.py).
 """
@@ -28,6 +30,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +49,7 @@ class Batch:
     `inputs` give the buffers' tensors when asked, of members [lo, hi); `results` where in the flat
     results each slot's numbers stand, [n, ...]; `outputs` take what was computed for [lo, hi).
     `values` is the row of the scalar table. `bytes` is what one parameter's inputs take. `keys` are
-    each member's seed and number, which tell its random draws from others'.
+    each member's seed and number, which tell its random draws from others'. All are of one `group`.
     """
 
     library: Library
@@ -59,17 +62,21 @@ class Batch:
     dtype: torch.dtype
     bytes: int
     keys: Sequence[tuple[int, int]] = ()
+    group: int = 0
 
     def run(self, results: Tensor) -> None:
         """Calls the function on parts of the batch; `results` is the flat table of this step."""
-        part = max(1, SCRATCH_BYTES // max(1, self.bytes))
-        scalars = self.values()
         with torch.no_grad():
-            for lo in range(0, self.count, part):
-                hi = min(lo + part, self.count)
-                self._run_part(lo, hi, scalars, results)
+            for lo, hi in self.parts():
+                self.write(lo, hi, self.call(lo, hi, results))
 
-    def _run_part(self, lo: int, hi: int, scalars: Sequence[float], results: Tensor) -> None:
+    def parts(self) -> list[tuple[int, int]]:
+        """The members that the function takes at a time."""
+        part = 1 if self.library.alone else max(1, SCRATCH_BYTES // max(1, self.bytes))
+        return [(lo, min(lo + part, self.count)) for lo in range(0, self.count, part)]
+
+    def call(self, lo: int, hi: int, results: Tensor) -> Any:
+        """What the function gives for members [lo, hi)."""
         inputs = {name: read(lo, hi).to(self.dtype) for name, read in self.inputs.items()}
         finished = _Finished(self.results, results, slice(lo, hi), self.dtype)
         function = self.library.function
@@ -77,7 +84,10 @@ class Batch:
             function = functools.partial(
                 function, draw=functools.partial(self._draw, lo, hi, results)
             )
-        made = function(inputs, scalars, finished, self.sizes)
+        return function(inputs, self.values(), finished, self.sizes)
+
+    def write(self, lo: int, hi: int, made: Sequence[Tensor]) -> None:
+        """Puts what the function made where it belongs."""
         for write, value in zip(self.outputs, made, strict=True):
             write(lo, hi, value)
 

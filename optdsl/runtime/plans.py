@@ -147,6 +147,7 @@ def check_shared(program: Program, params: Sequence[Tensor]) -> None:
         )
     shared = states or any(domain in ("group", "all") for _, domain in program.slots)
     shared = shared or any(variant.joins for variant in program.variants)
+    shared = shared or any(each.asks for v in program.variants for each in v.libraries)
     devices = dict.fromkeys(str(p.device) for p in params)
     if shared and len(devices) > 1:
         raise ValueError(

@@ -42,7 +42,8 @@ from typing import Any
 TABLE_VERSION = 3
 """Changes with the layout of the tables; generated code and runtime must agree."""
 
-
+EVALUATIONS = ("loss_at", "grad_at")
+"""What is asked of the model."""
 STORAGES = ("float32", "bf16", "fp16", "param", "fp8", "int8", "int4")
 """What a state may be stored as, by the names of the language; storage.py knows how."""
 
@@ -109,7 +110,9 @@ class Kernel:
 @dataclass(frozen=True)
 class Library:
     """`function(inputs, scalars, results, sizes)` gives the outputs, batched: see library.py.
-    Where it draws random numbers it takes `draw` besides."""
+    Where it draws random numbers it takes `draw` besides. Where loops in it ask something of all
+    parameters, `asks` names what, and the function is a generator (lockstep.py). `alone` says that
+    each parameter runs it by itself, since a loop ends when that parameter is done."""
 
     stage: int
     name: str
@@ -117,6 +120,8 @@ class Library:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     draws: bool = False
+    alone: bool = False
+    asks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,12 @@ class Variant:
     joins: tuple[Join, ...] = ()
     stored: tuple[str, ...] = ()
     prologue: Prologue | None = None
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether it needs the model."""
+        asked = {op for library in self.libraries for op in library.asks}
+        return bool(self.models) or not asked.isdisjoint(EVALUATIONS)
 
 
 def always(name: str, h: Any, e: Any) -> bool:
@@ -241,7 +252,8 @@ class Program:
         for rules that evaluate the model elsewhere and read neither its gradient nor loss(p)."""
         models = [each for variant in self.variants for each in variant.models]
         own = any(each.op == "loss_at" and each.point is None for each in models)
-        return not models or self.reads_gradient or own
+        evaluates = any(variant.evaluates for variant in self.variants)
+        return not evaluates or self.reads_gradient or own
 
 
 def require(holds: bool, text: str, **given: Any) -> None:

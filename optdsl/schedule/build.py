@@ -11,12 +11,12 @@ Relies on: needs, search. Does not do: any choice; texts.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from optdsl.ir.coupling import EVALUATIONS, couples, device_operands
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable
 from optdsl.passes.algebra import is_size
-from optdsl.passes.variants import EVALUATIONS
 from optdsl.schedule.levels import SMALL, Levelled, closes_in_row
 from optdsl.schedule.needs import Needs, Sink
 from optdsl.schedule.plan import (
@@ -194,7 +194,7 @@ class VariantBuilder:
         stack = [value]
         while stack:
             each = stack[-1]
-            below = [a for a in each.args if a not in known] if each.type.on_device else []
+            below = [a for a in device_operands(each) if a not in known]
             if each not in known and below:
                 stack.extend(reversed(below))  # a host value is one number, whatever it is made of
                 continue
@@ -217,8 +217,10 @@ class VariantBuilder:
             return self.rule.builder.make("result", (), value.type, value.span, slot=slot)
         if value.op == "loop":
             return self._loop(value, known)
-        args = tuple(known[arg] for arg in value.args)
+        args = tuple(known[arg] for arg in device_operands(value))
         attrs = dict(value.attrs)
+        if couples(value):
+            attrs["scope"] = ()  # who runs this pass executes the statement
         made = self.rule.builder.make(value.op, args, value.type, value.span, **attrs)
         made.name = made.name or value.name
         return made
@@ -227,7 +229,7 @@ class VariantBuilder:
         body: LoopBody = value.attr("body")
         results = tuple(self.over_leaves(each, known) for each in body.results)
         until = None if body.until is None else self.over_leaves(body.until, known)
-        info = LoopBody(body.args, results, until, body.index)
+        info = replace(body, results=results, until=until)
         args = tuple(known[arg] for arg in value.args)
         return self.rule.builder.make("loop", args, value.type, value.span, body=info)
 

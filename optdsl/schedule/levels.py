@@ -4,7 +4,8 @@ Input: straight variants. Output: for each a `Levelled`: reductions taken out as
 values that the library computes, and the stage of every value. A reduction's result is there
 one stage after its operand, except for a sum over a row, which closes in the tile that holds
 the row; library work runs at the end of a stage, so what it makes is there one stage later.
-Shared slots are at one stage in all variants: the latest that any of them needs.
+Shared slots are at one stage in all variants: the latest that any of them needs. So are loops whose
+passes tie parameters together.
 
 Does not do: decide when anything is computed (search.py).
 """
@@ -15,10 +16,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from optdsl.ir.coupling import EVALUATIONS, in_loops, rank
 from optdsl.ir.nodes import Builder, Value, operands, reachable
 from optdsl.ir.rewrite import rebuild, rewrite
 from optdsl.ops import OPS, Kind
-from optdsl.passes.variants import EVALUATIONS, STATISTICS, Straight
+from optdsl.passes.variants import STATISTICS, Straight
 from optdsl.schedule.plan import Domain, domain_of
 
 LIBRARY_OPS = frozenset({"loop", "loop_result", "index", "put_index", "part"})
@@ -32,7 +34,8 @@ class Levelled:
     of every slot; `library` are the values that torch's routines compute. `between` is what is
     worked out between stages from memory, by slot: evaluations of the model, none of which is to
     come, in any variant, from stage `settled` on; and reductions over parameters whose results have
-    axes of their own, of what the library reduced within each."""
+    axes of their own, of what the library reduced within each. `loops` are those whose passes tie
+    parameters together, each with a slot for its own stage."""
 
     outputs: dict[str, Value]
     reductions: dict[str, Value]
@@ -42,6 +45,7 @@ class Levelled:
     settled: int = 0
     level: dict[Value, int] = field(default_factory=dict)
     slots: dict[str, int] = field(default_factory=dict)
+    loops: dict[Value, str] = field(default_factory=dict)
 
     @property
     def roots(self) -> list[Value]:
@@ -57,7 +61,7 @@ class Levelled:
 def find_levels(builder: Builder, variants: list[Straight], view: str) -> list[Levelled]:
     found = [_separate(builder, each, view) for each in variants]
     shared: dict[str, int] = {
-        slot: 0 if slot in each.between else 1 for each in found for slot in each.shared
+        slot: 1 if slot in each.reductions else 0 for each in found for slot in each.shared
     }
     while True:
         before = dict(shared)
@@ -69,25 +73,42 @@ def find_levels(builder: Builder, variants: list[Straight], view: str) -> list[L
             evaluated = {
                 slot for each in found for slot, v in each.between.items() if v.op in EVALUATIONS
             }
+            # What a loop leaves is there one stage after it.
+            loops = {slot for each in found for loop, slot in each.loops.items() if _asks(loop)}
+            ends = [*(shared[slot] for slot in evaluated), *(shared[slot] + 1 for slot in loops)]
             for each in found:
-                each.settled = max((shared[slot] for slot in evaluated), default=0)
+                each.settled = max(ends, default=0)
             return found
+
+
+def _asks(loop: Value) -> bool:
+    """Whether a loop evaluates the model."""
+    return any(value.op in EVALUATIONS for value in in_loops([loop]))
+
+
+def _tying_loops(roots: list[Value]) -> dict[Value, str]:
+    """The outermost loops whose passes tie parameters together, with their slots."""
+    within = in_loops(roots)
+    loops = [v for v in reachable(roots) if v.op == "loop" and v not in within]
+    ranks = {loop: rank(loop) for loop in loops}
+    return {loop: f"loop_{first}" for loop, first in ranks.items() if first is not None}
 
 
 def library_values(roots: list[Value], view: str) -> frozenset[Value]:
     """Values that torch's batched routines compute: matrix products, draws, loops and their
     bodies, and whatever is worked out from a value whose shape no kernel pass can visit."""
     found: set[Value] = set()
-    looping: set[Value] = set()
+    looping = in_loops(roots)
     for value in reachable(roots):
         kind = OPS[value.op].kind
-        if value.op == "loop_arg" or (value.op != "loop" and any(a in looping for a in value.args)):
-            looping.add(value)
-        elif not value.type.on_device or not (
-            kind in (Kind.MATRIX, Kind.RANDOM)
-            or value.op in LIBRARY_OPS
-            or _odd(value, view)
-            or any(_odd(arg, view) for arg in value.args)
+        if value not in looping and (
+            not value.type.on_device
+            or not (
+                kind in (Kind.MATRIX, Kind.RANDOM)
+                or value.op in LIBRARY_OPS
+                or _odd(value, view)
+                or any(_odd(arg, view) for arg in value.args)
+            )
         ):
             continue
         found.add(value)
@@ -147,6 +168,8 @@ def _separate(builder: Builder, variant: Straight, view: str) -> Levelled:
     handed = {s: rebuild(builder, v, (done[v.args[0]],)) for s, v in between.items()}
     each = Levelled(outputs, reductions, frozenset(), frozenset((*shared, *between)), handed)
     each.library = library_values(each.roots, view)
+    each.loops = _tying_loops(each.roots)
+    each.shared |= {*each.loops.values()}
     return each
 
 
@@ -209,7 +232,7 @@ def _local_levels(each: Levelled, shared: dict[str, int]) -> dict[str, int]:
         ]
         order.extend((slot, pending.pop(slot)) for slot in ready)
     for slot, value in order:
-        _fill(value.args[0], each.library, slots, level)
+        _fill(value.args[0], each, slots, level)
         if slot in each.between:
             own = value.op == "loss_at" and value.args[0].op == "param"
             slots[slot] = max(slots.get(slot, 0), 0 if own else level[value.args[0]] + 1)
@@ -218,8 +241,9 @@ def _local_levels(each: Levelled, shared: dict[str, int]) -> dict[str, int]:
             slots.get(slot, 1), level[value.args[0]] + _after(value.args[0], each.library)
         )
     for value in each.outputs.values():
-        _fill(value, each.library, slots, level)
+        _fill(value, each, slots, level)
     _sink_library(each, level)
+    slots |= {slot: level[loop] for loop, slot in each.loops.items()}
     each.level, each.slots = level, slots
     return slots
 
@@ -248,9 +272,8 @@ def _after(operand: Value, library: frozenset[Value]) -> int:
     return 2 if operand in library else 1
 
 
-def _fill(
-    root: Value, library: frozenset[Value], slots: dict[str, int], level: dict[Value, int]
-) -> None:
+def _fill(root: Value, each: Levelled, slots: dict[str, int], level: dict[Value, int]) -> None:
+    library = each.library
     for value in reachable([root]):
         if value in level:
             continue
@@ -264,3 +287,5 @@ def _fill(
             ),
             default=0,
         )
+        if value in each.loops:
+            level[value] = max(level[value], slots[each.loops[value]])

@@ -19,14 +19,15 @@ import re
 from collections.abc import Callable
 
 from optdsl.diagnostics import CompileError, Diagnostic, Label
-from optdsl.ir.nodes import Builder, LoopBody, Rule, Value, operands, reachable
+from optdsl.ir.coupling import EVALUATIONS, couples, in_loops
+from optdsl.ir.nodes import Builder, Rule, Value, reachable, scope_of
 from optdsl.ir.rewrite import rebuild
 from optdsl.ops import OPS, Kind
 from optdsl.passes.add_evaluation import add_evaluation
 from optdsl.passes.hoist_scalars import hoist_scalars
 from optdsl.passes.one_update import one_update
 from optdsl.passes.pull_factors import pull_factors
-from optdsl.passes.variants import EVALUATIONS, Branch, Straight, split_variants
+from optdsl.passes.variants import STATISTICS, Branch, Straight, split_variants
 from optdsl.schedule.build import VariantBuilder
 from optdsl.schedule.levels import Levelled, find_levels
 from optdsl.schedule.plan import Decision, Domain, Plan, Variant, domain_of
@@ -90,10 +91,10 @@ def check_supported(rule: Rule) -> None:
             wrong.append((f"`{what}`", _label(value, rule)))
         if value.op == "loop" and not all(a.type.on_device for a in value.attr("body").args):
             wrong.append(("a loop that works out a number of the host", _label(value, rule)))
-    for value in _shared_in_loops(rule):
-        model = value.op in EVALUATIONS
-        what = "an evaluation of the model" if model else "a reduction over parameters"
-        wrong.append((f"{what} in a loop", _label(value, rule)))
+    looping = in_loops(each for _, each in rule.outputs())
+    for value in filter(couples, looping):
+        if what := _not_in_loops(value, looping):
+            wrong.append((what, _label(value, rule)))
     for state in rule.states:
         shared = state.type.instances < Instances.PARAM
         if shared and not state.type.shape.is_scalar and state.span is not None:
@@ -102,22 +103,17 @@ def check_supported(rule: Rule) -> None:
         raise CompileError([_unsupported(what, label) for what, label in wrong])
 
 
-def _shared_in_loops(rule: Rule) -> list[Value]:
-    """Reductions over parameters, and evaluations of the model, that change from one pass of a loop
-    to the next."""
-    found = []
-    for loop in reachable(each for _, each in rule.outputs()):
-        if loop.op != "loop":
-            continue
-        body: LoopBody = loop.attr("body")
-        inside = {*body.args, *(() if body.index is None else (body.index,))}
-        for value in reachable((*body.results, *(() if body.until is None else (body.until,)))):
-            if any(each in inside for each in operands(value)):
-                inside.add(value)
-                over = OPS[value.op].kind is Kind.REDUCE and value.attr("over") is not None
-                if over or value.op in EVALUATIONS:
-                    found.append(value)
-    return found
+def _not_in_loops(value: Value, looping: set[Value]) -> str:
+    """What keeps `value`, which ties parameters together in each pass of a loop, from being run."""
+    if any(condition in looping for condition, _ in scope_of(value)):
+        return "what ties parameters together under a condition that a loop changes"
+    if value.op in STATISTICS:
+        return "an order statistic over parameters in a loop"
+    if value.op in EVALUATIONS:
+        return ""
+    if value.args[0].type.instances is not Instances.PARAM:
+        return "a reduction over groups in a loop"
+    return "" if value.type.shape.is_scalar else "a reduction to a tensor over parameters in a loop"
 
 
 def _unsupported(what: str, label: Label) -> Diagnostic:

@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 
-from optdsl.ir.nodes import Rule, Value
+from optdsl.ir.coupling import EVALUATIONS, couples
+from optdsl.ir.nodes import Rule, Value, reachable
 from optdsl.types import BATCH, Dim, Instances, Storage, Type
 
 
@@ -141,6 +142,20 @@ class LibraryPass:
     name: str
     outputs: tuple[Store, ...]
 
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """The ops by which loops in it tie parameters together: then all of them run it in
+        lockstep."""
+        values = reachable(each.value for each in self.outputs)
+        return tuple(sorted({value.op for value in values if couples(value)}))
+
+    @property
+    def alone(self) -> bool:
+        """Whether each parameter runs it by itself, since it leaves a loop when it is done."""
+        loops = (v for v in reachable(each.value for each in self.outputs) if v.op == "loop")
+        untils = (loop.attr("body").until for loop in loops)
+        return any(u is not None and u.type.instances is Instances.PARAM for u in untils)
+
 
 @dataclass(frozen=True)
 class ModelPass:
@@ -187,6 +202,12 @@ class Variant:
     models: tuple[ModelPass, ...] = ()
     joins: tuple[Join, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the model is evaluated."""
+        libraries = (each for each in self.passes if isinstance(each, LibraryPass))
+        return bool(self.models) or any(EVALUATIONS & {*each.asks} for each in libraries)
 
     @property
     def stored(self) -> tuple[str, ...]:

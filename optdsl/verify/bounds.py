@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -36,10 +36,11 @@ from torch import Tensor
 from optdsl import order
 from optdsl.interpreter.evaluate import combine, over_axis, over_dims, torch_function
 from optdsl.interpreter.run import Run
+from optdsl.ir.coupling import EVALUATIONS, identity, in_loops, rank
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
 from optdsl.passes.algebra import is_size
-from optdsl.passes.variants import EVALUATIONS, STATISTICS, Straight
+from optdsl.passes.variants import STATISTICS, Straight
 from optdsl.types import DType
 from optdsl.verify.formats import FORMATS, distance, storage_format, ulp
 
@@ -85,6 +86,18 @@ class Values:
         return None if found is None else found[1]
 
     @cached_property
+    def twins(self) -> Sequence[Mapping[object, Value]]:
+        """Of each variant the loops, and what in them, that tie parameters together."""
+        found = []
+        for each in self.variants:
+            shared = (value.args[0] for _, value in each.contributions.values())
+            roots = [*each.outputs.values(), *shared]
+            loops = (value for value in reachable(roots) if value.op == "loop")
+            values = (*in_loops(roots), *loops)
+            found.append({identity(value): value for value in values})
+        return found
+
+    @cached_property
     def roots(self) -> list[Value]:
         used = [self.variants[index] for index in sorted(set(self.chosen))]
         shared = [v.args[0] for each in used for _, v in each.contributions.values()]
@@ -93,9 +106,21 @@ class Values:
 
 @dataclass
 class SlotRun(Run):
-    """Evaluates values in which the reductions over parameters are slots."""
+    """Evaluates values in which the reductions over parameters are slots. `asked` are the points of
+    the evaluations that loops made, one for each member, in their order."""
 
     values: Values | None = None
+    asked: list[list[Tensor]] = field(default_factory=list)
+
+    def _points(self, value: Value, i: int) -> list[Tensor]:
+        self.asked.append(super()._points(value, i))
+        return self.asked[-1]
+
+    def twin(self, value: Value, i: int) -> Value | None:
+        assert self.values is not None
+        if rank(value) is None:
+            return value
+        return self.values.twins[self.values.chosen[i]].get(identity(value))
 
     def _op_result(self, value: Value, i: int) -> Any:
         assert self.values is not None
@@ -143,7 +168,7 @@ class Bounds(SlotRun):
     by evaluation and member."""
 
     perturbed: Sequence[Perturbed] = ()
-    exact: Run | None = None
+    exact: SlotRun | None = None
     library: frozenset[Value] = frozenset()
     parameter: torch.dtype = torch.float32
     undecided: int = 0
@@ -190,10 +215,16 @@ class Bounds(SlotRun):
         middle = self.exact.tensor(value, i)
         if middle.dtype is torch.bool:
             return Near(middle, torch.zeros(middle.shape, dtype=torch.float64))
-        apart = torch.stack([distance(s.tensor(value, i), middle) for s in self.perturbed])
-        largest = apart.amax(0)
-        whole = apart.square().mean((0, -2, -1), keepdim=True).sqrt()[0]
-        return Near(middle, SAFETY * torch.maximum(largest, whole))
+        return _estimate(middle, [each.tensor(value, i) for each in self.perturbed])
+
+    def asked_in_loops(self) -> Iterator[list[Near]]:
+        """The points of evaluations in loops, as far as all samples made the same ones."""
+        if self.exact is None:
+            return
+        samples = zip(*(each.asked for each in self.perturbed), strict=False)
+        for points, others in zip(self.exact.asked, samples, strict=False):
+            pairs = zip(points, zip(*others, strict=True), strict=True)
+            yield [_estimate(middle, near) for middle, near in pairs]
 
     def _map(self, value: Value, i: int) -> Any:
         if not value.type.on_device:
@@ -305,6 +336,14 @@ class Perturbed(SlotRun):
         part = torch.rand(values.shape, dtype=torch.float64, generator=self.generator)
         # Infinite where the target's format ends: there nothing can be said anyway.
         return torch.where(error.isfinite(), values + (2 * part - 1) * error, values)
+
+
+def _estimate(middle: Tensor, samples: Sequence[Tensor]) -> Near:
+    """How far a target may be from `middle`, by where the samples are."""
+    apart = torch.stack([distance(each, middle) for each in samples])
+    dims = (0, -2, -1) if middle.dim() > 1 else tuple(range(apart.dim()))
+    whole = apart.square().mean(dims, keepdim=True).sqrt()[0]
+    return Near(middle, SAFETY * torch.maximum(apart.amax(0), whole))
 
 
 # ---------------------------------------------------------------- one operation

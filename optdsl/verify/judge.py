@@ -203,7 +203,8 @@ class Judge:
         for (site, i), near in bounds.points.items():
             whole = (x.expand(bounds.sizes(members[i].p)) for x in (near.value, near.error))
             sites.setdefault(site, {})[i] = Near(*(x.reshape(members[i].p.shape) for x in whole))
-        for found in sites.values():
+        loops = [dict(enumerate(each)) for each in bounds.asked_in_loops()]
+        for found in (*sites.values(), *loops):
             asked = [found[i].value if i in found else m.p for i, m in enumerate(members)]
             actual = model.nearest(asked)
             for i, near in found.items():

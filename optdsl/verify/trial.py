@@ -125,7 +125,7 @@ class Trial:
     @property
     def _evaluates(self) -> bool:
         """Whether the rule evaluates the model."""
-        return any(variant.models for variant in self.subject.plan.variants)
+        return any(variant.evaluates for variant in self.subject.plan.variants)
 
     def _task(self, params: Sequence[Tensor], step: int) -> Task:
         return Task(params, frozenset({1} if step == 2 else ()))

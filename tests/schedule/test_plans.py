@@ -94,10 +94,16 @@ def test_passes_do_what_the_rule_means(path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("body", "what"),
     [
-        ("q = p\n    repeat 2:\n        q -= grad(q)\n    p -= lr * q", "an evaluation of the"),
+        (
+            "x = g\n    repeat 3:\n        x /= kth_largest(x, 2, over = all)\n    p -= x",
+            "an order statistic",
+        ),
         ("p -= lr * mean(g, over = workers)", "`worker sum`"),
         ("state s: [3, 3] over all = 1\n    p -= lr * g\n    s = 2 * s", "a state over parameters"),
-        ("x = g\n    repeat 3:\n        x /= norm(x, over = all)\n    p -= x", "a reduction over"),
+        (
+            "x = g\n    repeat 3:\n        x /= max(x, axis = 1, over = all)\n    p -= x",
+            "a reduction to a tensor",
+        ),
         ("p -= lr * sum(max(abs(g), axis = 1, over = all))", "a reduction over"),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +38,28 @@ class Objective:
 
     def model(self, run: Run, step: int) -> Quadratic:
         return Quadratic(self, run, self.noise[(step - 1) % len(self.noise)])
+
+
+@dataclass(frozen=True)
+class LogSumExp:
+    """f = log(sum(exp(A p - b))) + ridge |p|^2 of one vector."""
+
+    a: Tensor
+    b: Tensor
+    ridge: float
+    run: Run | None = None
+
+    def model(self, run: Run, step: int) -> LogSumExp:
+        return replace(self, run=run)
+
+    def loss(self, points: Sequence[Tensor] | None) -> Tensor:
+        assert self.run is not None
+        (p,) = self.run.params if points is None else points
+        return torch.logsumexp(self.a @ p - self.b, 0) + self.ridge * (p @ p)
+
+    def grad(self, points: Sequence[Tensor]) -> list[Tensor]:
+        (p,) = points
+        return [self.a.T @ torch.softmax(self.a @ p - self.b, 0) + 2 * self.ridge * p]
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,7 @@ class Given:
     """What a step has besides gradients: the model, one dictionary of inputs per parameter, and the
     numbers that a random draw is to give: in this step, or `at` a number from 1."""
 
-    closure: Quadratic | None = None
+    closure: Quadratic | LogSumExp | None = None
     inputs: Sequence[dict[str, Tensor]] = ()
     draw: Draw | None = None
     stream: Sequence[Tensor] = ()
@@ -97,7 +119,7 @@ class Case:
     params: list[Tensor]
     grads: list[list[Tensor]]
     at: list[int]
-    objective: Objective | None
+    objective: Objective | LogSumExp | None
     inputs: dict[str, list[list[Tensor]]]
     names: list[str]
     draws: list[Draw]
@@ -197,7 +219,9 @@ def _draw(raw: Any) -> Draw:
     return torch.tensor(raw, dtype=torch.float64)
 
 
-def _objective(raw: dict[str, Any]) -> Objective:
+def _objective(raw: dict[str, Any]) -> Objective | LogSumExp:
+    if "A" in raw:
+        return LogSumExp(*_tensors([raw["A"], raw["b"]]), raw["ridge"])
     return Objective(_tensors(raw["a"]), _tensors(raw["c"]), [_tensors(n) for n in raw["noise"]])
 
 
