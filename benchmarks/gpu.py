@@ -32,7 +32,7 @@ from torch.nn import Parameter
 import optdsl.zoo
 from optdsl.bench import records as files
 from optdsl.bench.cases import CASES, Case
-from optdsl.bench.contests import CONTESTS, GPU_CONTESTS
+from optdsl.bench.contests import CONTESTS, GPU_CONTESTS, Contest
 from optdsl.bench.records import Records
 from optdsl.bench.report import chart, tables
 from optdsl.bench.run import Race
@@ -120,7 +120,6 @@ def compile_kernels(sources: Sequence[str]) -> Iterator[str]:
 
 def all_races(dry: bool) -> list[Race]:
     """Every contest on its cases, in both dtypes."""
-    contests = {**CONTESTS, **GPU_CONTESTS}
     if dry:
         return [
             Race(
@@ -131,18 +130,23 @@ def all_races(dry: bool) -> list[Race]:
                 dtype=dtype,
                 backend="triton",
             )
-            for name, contest in contests.items()
-            for dtype in DTYPES
+            for name, contest in CONTESTS.items()
+            for dtype in dtypes_of(contest)
         ]
     return [
         Race(
             contest, case.matrices() if contest.matrices else case, 1, SECONDS, "cuda", dtype=dtype
         )
-        for contest in contests.values()
+        for contest in CONTESTS.values()
         for key, case in CASES.items()
         if key in contest.cases and not case.sharded
-        for dtype in DTYPES
+        for dtype in dtypes_of(contest)
     ]
+
+
+def dtypes_of(contest: Contest) -> tuple[torch.dtype, ...]:
+    """Those of the parameters: both, but where a contest is about one."""
+    return DTYPES if contest.dtype is None else (contest.dtype,)
 
 
 def show(console: Console, title: str, rows: list[Any]) -> None:

@@ -28,13 +28,15 @@ Params = list[Parameter]
 @dataclass(frozen=True)
 class Contender:
     """`make(params)` gives the optimizer, `clip` what is done to the gradients before its step.
-    `needs` names a package beyond torch; `patient` one whose first step takes a minute."""
+    `needs` names a package beyond torch; `patient` one whose first step takes a minute. `dtype` is
+    that of its parameters where it is not the contest's."""
 
     name: str
     make: Callable[[Params], torch.optim.Optimizer]
     clip: Callable[[Params], Any] | None = None
     needs: str = ""
     patient: bool = False
+    dtype: torch.dtype | None = None
 
     def prepare(self, params: Params) -> tuple[torch.optim.Optimizer, Callable[[], Any]]:
         """The optimizer over `params`, and its whole step."""
@@ -55,7 +57,7 @@ class Contender:
 @dataclass(frozen=True)
 class Contest:
     """A rule, as a text that `optdsl.compile_text` takes, its arguments, and its peers. `cases`
-    are keys of `CASES`."""
+    are keys of `CASES`, `dtype` that of parameters where the contest is about one."""
 
     name: str
     text: str
@@ -63,6 +65,12 @@ class Contest:
     peers: tuple[Contender, ...] = ()
     cases: tuple[str, ...] = ("a", "b", "c", "d", "g", "h")
     matrices: bool = False
+    dtype: torch.dtype | None = None
+
+    @property
+    def narrow(self) -> bool:
+        """Whether ours keeps in fewer bits what others keep in 32."""
+        return self.dtype is not None or "storage" in self.options
 
     def ours(self, backend: str = "auto") -> Contender:
         """The compiled rule."""
@@ -144,8 +152,8 @@ wrapper Clipped(inner, max_norm = 1.0):
     step inner
 """
 GPU_CONTESTS = {
-    "AdamW, int8 states": Contest(
-        "AdamW, int8 states",
+    "AdamW with int8 states": Contest(
+        "AdamW with int8 states",
         "optimizer Mine = AdamW\n",
         {"storage": "int8"},
         peers=(
@@ -156,8 +164,7 @@ GPU_CONTESTS = {
         cases=("a", "b", "g"),
     )
 }
-"""Those that are of interest where the arithmetic of codes is not what a step waits for; on a
-processor see benchmarks/storage.py."""
+"""Those for tensors that are large enough for codes."""
 CONTESTS = {
     contest.name: contest
     for contest in (
@@ -185,6 +192,25 @@ CONTESTS = {
                 replace(each, name=f"torch clip + {each.name.removeprefix('torch ')}", clip=how)
                 for each, how in zip(_torch("AdamW"), map(_clip, (True, True, False)), strict=True)
             ),
+        ),
+        *GPU_CONTESTS.values(),
+        Contest(
+            "AdamW rounding at random",
+            "optimizer Mine = AdamW\n",
+            {"rounding": "stochastic"},
+            peers=(
+                replace(_torch("AdamW")[0], name="torch fused, float32", dtype=torch.float32),
+                *_torch("AdamW")[:1],
+                _of(
+                    "torchao.optim.adam",
+                    "_AdamW",
+                    patient=True,
+                    weight_decay=1e-2,
+                    bf16_stochastic_round=True,
+                ),
+            ),
+            cases=("a", "b", "g"),
+            dtype=torch.bfloat16,
         ),
         Contest(
             "Lion",

@@ -38,10 +38,12 @@ def first_step(contest: str, case: str, contender: str) -> float:
 
 
 def main(contest: str, case: str, contender: str) -> None:
-    params = CASES[case].parameters(torch.float32, "cpu")
     everyone = {each.name: each for each in CONTESTS[contest].contenders(patient=True)}
+    chosen = everyone[contender]
+    dtype = chosen.dtype or CONTESTS[contest].dtype or torch.float32
+    params = CASES[case].parameters(dtype, "cpu")
     begin = time.perf_counter()
-    _, step = everyone[contender].prepare(params)
+    _, step = chosen.prepare(params)
     step()
     print(time.perf_counter() - begin)
 

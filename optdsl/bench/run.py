@@ -51,16 +51,21 @@ class Race:
 
     def _samples(self) -> dict[str, list[float]]:
         params = self.case.parameters(self.dtype, self.device)
+        sets = {self.dtype: params}
         pool: dict[Parameter, list[Tensor]] = {p: [] for p in params}
         steps: dict[str, Callable[[], Any]] = {}
         for contender in self.contest.contenders(self.patient, self.backend):
-            optimizer, step = contender.prepare(params)
+            dtype = contender.dtype or self.dtype
+            if dtype not in sets:
+                sets[dtype] = self.case.parameters(dtype, self.device)
+                pool |= {p: [] for p in sets[dtype]}
+            optimizer, step = contender.prepare(sets[dtype])
             step()  # makes the states
-            share(optimizer, pool)
+            share(optimizer, {p: pool[p] for p in sets[dtype]})
             steps[contender.name] = step
         if self.case.sharded:
             pass  # of interest is the host's part alone
-        elif self.device == "cpu" and self.dtype is torch.float32:
+        elif self.device == "cpu" and not self.contest.narrow and self.dtype is torch.float32:
             buffers = [[p.detach(), _gradient(p), *pool[p]] for p in params]
             steps[LIMIT] = roofline(shapes_of(self.contest.steady()), buffers)
         elif self.device != "cpu":
@@ -120,7 +125,8 @@ def races(
             if key in contest.cases:
                 case = CASES[key].matrices() if contest.matrices else CASES[key]
                 for count in threads:
-                    yield Race(contest, case.scaled(scale), count, seconds, device, patient)
+                    dtype = contest.dtype or torch.float32
+                    yield Race(contest, case.scaled(scale), count, seconds, device, patient, dtype)
 
 
 def share(optimizer: torch.optim.Optimizer, pool: Mapping[Parameter, list[Tensor]]) -> None:

@@ -84,7 +84,8 @@ def test_every_contest_runs(name: str) -> None:
     case = Case("t", "tiny", ((8, 4),)) if CONTESTS[name].matrices else TINY
     found = Race(CONTESTS[name], case, 1, 0.0).run()
     names = [each.contender for each in found]
-    assert names[0] == "optdsl" and names[-1] == LIMIT
+    assert names[0] == "optdsl"
+    assert (names[-1] == LIMIT) is not CONTESTS[name].narrow
     assert all(each.median > 0 and each.rounds >= LEAST_ROUNDS for each in found)
 
 
@@ -105,6 +106,15 @@ def test_all_work_on_the_same_states() -> None:
         for optimizer in made:
             own = optimizer.state[p]
             assert {own[key].data_ptr() for key in ("exp_avg", "exp_avg_sq")} == places
+
+
+def test_each_has_parameters_of_its_dtype() -> None:
+    (race,) = races(["AdamW rounding at random"], ["b"], [1], 0.0, 1e-5)
+    found = {each.contender: each for each in race.run()}
+    assert list(found) == ["optdsl", "torch fused, float32", "torch fused"]
+    # Bytes of ours: p, g and p of two, m and v of four.
+    assert found["optdsl"].moved == race.case.numel * 22
+    assert race.key[0] == "AdamW rounding at random, bfloat16"
 
 
 def test_gradients_come_anew_where_the_case_says_so() -> None:
