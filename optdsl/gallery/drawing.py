@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import optdsl.zoo
-from optdsl.gallery.pages import Shipped, has_pictures
+from optdsl.gallery.pages import KINDS, Shipped
 from optdsl.gallery.paths import FUNCTIONS, best_path
 from optdsl.gallery.pictures import curves, overview, sheet
 from optdsl.gallery.training import best_curve, tasks
 
 
 def draw(rules: Sequence[Shipped], folder: Path) -> None:
-    """Draws paths/NAME.png and losses/NAME.png for each rule that can be drawn and has none yet,
+    """Draws paths/NAME.png and losses/NAME.png where a rule can be drawn and the file is not there,
     and paths/overview.png, with a progress bar. Raises ImportError without the extra `demo`."""
     from rich.progress import track
 
@@ -25,11 +25,13 @@ def draw(rules: Sequence[Shipped], folder: Path) -> None:
     first = {}
     for each in track([each for each in rules if each.drawn], description="drawing"):
         rule = getattr(optdsl.zoo, each.name)
-        first[each.name] = best_path(rule, FUNCTIONS[0])
-        if has_pictures(folder, each.name):
-            continue
-        found = {function.name: best_path(rule, function) for function in FUNCTIONS}
-        sheet(each.name, found, folder / "paths" / f"{each.name}.png")
-        trained = {task.name: best_curve(rule, task) for task in tasks()}
-        curves(each.name, trained, usual, folder / "losses" / f"{each.name}.png")
+        paths, losses = (folder / kind / f"{each.name}.png" for kind in KINDS)
+        found = {FUNCTIONS[0].name: best_path(rule, FUNCTIONS[0])}
+        first[each.name] = found[FUNCTIONS[0].name]
+        if not paths.exists():
+            found |= {function.name: best_path(rule, function) for function in FUNCTIONS[1:]}
+            sheet(each.name, found, paths)
+        if not losses.exists():
+            trained = {task.name: best_curve(rule, task) for task in tasks()}
+            curves(each.name, trained, usual, losses)
     overview(first, folder / "paths" / "overview.png")

@@ -96,9 +96,13 @@ def find(name: str) -> Shipped | None:
         return Shipped(name, file, item, rule, None, error.diagnostics[0].message)
 
 
+KINDS = "paths", "losses"
+"""Pictures of a rule, each kind in a folder of its own."""
+
+
 def has_pictures(folder: Path, name: str) -> bool:
     """Whether all pictures of a rule are in the gallery's folder."""
-    return all((folder / kind / f"{name}.png").exists() for kind in ("paths", "losses"))
+    return all((folder / kind / f"{name}.png").exists() for kind in KINDS)
 
 
 # ---------------------------------------------------------------- pages
@@ -130,8 +134,9 @@ def page(each: Shipped, pictures: bool = False, checks: Checks | None = None) ->
     if pictures:
         parts += [
             "## Pictures\n\nAt the learning rate of a sweep that ends lowest: the path on "
-            "Rosenbrock's, Beale's and Rastrigin's function, and training losses of two small "
-            "perceptrons, on handwritten digits and on Python's source text.",
+            "Rosenbrock's, Beale's and Rastrigin's function, of a matrix of one row that starts at "
+            "the ring and ends at the dot, the star being the least value; and training losses of "
+            "two small perceptrons, on handwritten digits and on Python's source text.",
             f"![paths on three functions](paths/{each.name}.png)",
             f"![losses on two tasks](losses/{each.name}.png)",
         ]

@@ -1,7 +1,8 @@
 """Rules on functions of two variables: the way a parameter goes.
 
 Input: an optimizer class. Output: points, for the learning rate of a sweep that ends lowest.
-The gradients are written out, so that a step costs nothing but the rule. Relies on: torch.
+The parameter is a matrix of one row, so that rules for matrices show what they do with one. The
+gradients are written out, so that a step costs nothing but the rule. Relies on: torch.
 Does not do: draw.
 """
 
@@ -27,6 +28,11 @@ class Function:
     start: Point
     best: Point
     box: tuple[float, float, float, float]
+
+    def shows(self, points: list[Point]) -> bool:
+        """Whether none is outside of the box."""
+        x0, x1, y0, y1 = self.box
+        return all(x0 <= x <= x1 and y0 <= y <= y1 for x, y in points)
 
 
 def _rosenbrock(x: Any, y: Any) -> Any:
@@ -88,22 +94,24 @@ class Path:
 
 
 def best_path(rule: Any, function: Function, steps: int = STEPS) -> Path:
-    """The path that ends lowest over RATES. Raises what the rule raises."""
+    """The path that ends lowest over RATES; of those that stay in the box, if any does. Raises
+    what the rule raises."""
     rates = RATES if "lr" in dict(rule.program.hypers) else (None,)
     found = [_path(rule, function, rate, steps) for rate in rates]
-    return min(found, key=lambda each: each.value)
+    inside = [each for each in found if function.shows(each.points) and each.value < math.inf]
+    return min(inside or found, key=lambda each: each.value)
 
 
 def _path(rule: Any, function: Function, rate: float | None, steps: int) -> Path:
-    p = torch.nn.Parameter(torch.tensor(function.start, dtype=torch.float64))
+    p = torch.nn.Parameter(torch.tensor([function.start], dtype=torch.float64))
     p.grad = torch.zeros_like(p)
     optimizer = rule([("p", p)], **({} if rate is None else {"lr": rate}))
     points = [function.start]
     for _ in range(steps):
         x, y = points[-1]
-        p.grad.copy_(torch.tensor(function.gradient(x, y), dtype=torch.float64))
+        p.grad.copy_(torch.tensor([function.gradient(x, y)], dtype=torch.float64))
         optimizer.step()
-        x, y = p.tolist()
+        x, y = p[0].tolist()
         if not (abs(x) < 1e3 and abs(y) < 1e3):  # NaN included
             return Path(points, math.inf, rate)
         points.append((x, y))

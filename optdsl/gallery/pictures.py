@@ -15,8 +15,13 @@ import torch
 from optdsl.gallery.paths import FUNCTIONS, Function, Path
 from optdsl.gallery.training import Curve
 
-INK, WAY = "0.6", "tab:red"
-COLOURS = 32
+INK, WAY, GOAL = "0.6", "tab:red", "tab:blue"
+HIGH, LOW = "#ffffff", "#9db8d2"
+"""The colours of a map, from its heights to its valleys."""
+COLOURS = 128
+DPI = 100
+LEVELS = 11
+"""One more than there are shades, each on as large a part of the map."""
 GRID = 121
 """Points a side of the map under a path."""
 
@@ -36,7 +41,7 @@ def sheet(name: str, paths: Mapping[str, Path], file: File) -> None:
     _save(figure, file)
 
 
-def overview(paths: Mapping[str, Path], file: File, columns: int = 8) -> None:
+def overview(paths: Mapping[str, Path], file: File, columns: int = 10) -> None:
     """All rules on Rosenbrock's function."""
     from matplotlib.figure import Figure
 
@@ -54,6 +59,7 @@ def overview(paths: Mapping[str, Path], file: File, columns: int = 8) -> None:
 def curves(name: str, found: Mapping[str, Curve], usual: Mapping[str, Curve], file: File) -> None:
     """One rule's losses on every task, above those of a `usual` one."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     figure = Figure(figsize=(9.6, 2.6), layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False)[0]
@@ -65,6 +71,9 @@ def curves(name: str, found: Mapping[str, Curve], usual: Mapping[str, Curve], fi
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("training loss", fontsize=8)
     panels[0].legend(fontsize=8, frameon=False)
@@ -82,14 +91,19 @@ def _smooth(losses: list[float], weight: float = 0.15) -> list[float]:
 
 
 def _draw(axes: Any, function: Function, path: Path) -> None:
+    from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
+
     x0, x1, y0, y1 = function.box
     xs, ys = torch.linspace(x0, x1, GRID), torch.linspace(y0, y1, GRID)
-    values = function.value(xs[None, :], ys[:, None]).add(1e-3).log10()
-    axes.contour(xs, ys, values, levels=12, colors=INK, linewidths=0.5)
+    values = function.value(xs[None, :], ys[:, None])
+    levels = values.quantile(torch.linspace(0, 1, LEVELS)).tolist()
+    ground = LinearSegmentedColormap.from_list("ground", [LOW, HIGH])
+    axes.contourf(xs, ys, values, levels, cmap=ground, norm=BoundaryNorm(levels, ground.N))
     across, up = zip(*path.points, strict=True)
     axes.plot(across, up, color=WAY, linewidth=1.1)
-    axes.plot(*path.points[0], "o", color=WAY, markersize=4)
-    axes.plot(*function.best, "*", color="tab:blue", markersize=8)
+    axes.plot(*path.points[0], "o", color=WAY, markerfacecolor="white", markersize=4)
+    axes.plot(*path.points[-1], "o", color=WAY, markersize=4)
+    axes.plot(*function.best, "*", color=GOAL, markersize=8)
     axes.set_xlim(x0, x1)
     axes.set_ylim(y0, y1)
     axes.set_xticks([])
@@ -101,7 +115,9 @@ def _save(figure: Any, file: File) -> None:
     from PIL import Image
 
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=72)
+    figure.savefig(drawn, dpi=DPI)
     file.parent.mkdir(parents=True, exist_ok=True)
     # Lines on white need no more colours, and a third of the bytes.
-    Image.open(drawn).convert("RGB").quantize(COLOURS).save(file, optimize=True)
+    Image.open(drawn).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(
+        file, optimize=True
+    )
