@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import optdsl
-
-RULE = """
+RULES = """
 optimizer X(lr = 0.1, rank = 2, gap = 3, eps = 0.01):
     when ndim == 2:
         state q: [short, rank], l: [rows, rows], m: [long, min(rank, rows)]
@@ -27,11 +25,6 @@ optimizer X(lr = 0.1, rank = 2, gap = 3, eps = 0.01):
         p -= lr * g
 """
 SHAPES = [(3, 5), (5, 3), (4,), (1, 4), (4, 1), (1, 1), (2, 2), (3, 5)]
-
-
-@pytest.fixture(scope="module")
-def rules():
-    return optdsl.compile_text(RULE)
 
 
 def run(rules, backend, gradients, dtype=torch.float64, **hyper):

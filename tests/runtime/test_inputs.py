@@ -8,7 +8,7 @@ import torch
 import optdsl
 import optdsl.zoo
 
-RULE = """
+RULES = """
 optimizer X(lr = 0.1, k = 2):
     input h, s: [rows, 1], w: [] over all
     input gs: [samples, *p]
@@ -21,11 +21,6 @@ optimizer X(lr = 0.1, k = 2):
     p -= lr * (g + m)
 """
 SHAPES = {"a": (3, 4), "b": (5,), "c": (3, 4), "d": (2, 3, 2), "e": ()}
-
-
-@pytest.fixture(scope="module")
-def rules():
-    return optdsl.compile_text(RULE)
 
 
 def parameters(dtype=torch.float64):

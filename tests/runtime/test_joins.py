@@ -44,11 +44,6 @@ optimizer Shared(lr = 0.1):
 SHAPES = [(4, 3), (3, 5), (6,), (2, 3, 2), (4, 3), (0, 2), ()]
 
 
-@pytest.fixture(scope="module")
-def rules():
-    return optdsl.compile_text(RULES)
-
-
 def run(make, backend, dtype, counts=(3, 3, 5, 1, 3)):
     generator = torch.Generator().manual_seed(0)
 

@@ -36,11 +36,6 @@ optimizer Mixed(lr = 0.05, k = 2):
 SHAPES = [(3, 4), (5,), (3, 4), (2, 3, 2), (0, 2)]
 
 
-@pytest.fixture(scope="module")
-def rules():
-    return optdsl.compile_text(RULES)
-
-
 class Problem:
     """Parameters of a smooth function with a minimum, and an optimizer of them."""
 

@@ -7,9 +7,7 @@ import math
 import pytest
 import torch
 
-import optdsl
-
-RULE = """
+RULES = """
 optimizer X(lr = 0.1, k = 2):
     state m, total: [] over all
     size = norm(g, over = all)
@@ -23,11 +21,6 @@ optimizer X(lr = 0.1, k = 2):
     if steps % k == 0:
         report even = 2 * size
 """
-
-
-@pytest.fixture(scope="module")
-def rules():
-    return optdsl.compile_text(RULE)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "triton", "reference"])

@@ -28,11 +28,6 @@ optimizer Rarely(lr = 1.0):
 SHAPES = [(3, 5), (4,), (2, 4), (), (0, 3), (3, 5), (2, 2, 3)]
 
 
-@pytest.fixture(scope="module")
-def rules():
-    return optdsl.compile_text(RULES)
-
-
 def run(make, backend: str, dtype: torch.dtype, bad: float | None = None) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     params = [torch.randint(-9, 9, s, generator=generator) / 4 for s in SHAPES]
