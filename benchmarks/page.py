@@ -19,8 +19,9 @@ from typing import Any
 
 from benchmarks import aot
 from optdsl.bench import records as files
+from optdsl.bench.contests import OURS
 from optdsl.bench.records import LIMIT, Records
-from optdsl.bench.report import OURS, markdown
+from optdsl.bench.report import markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -74,7 +75,7 @@ def _aim_row(found: Records) -> Callable[[Aim], Sequence[str]]:
         cells = []
         for threads, wanted in ((1, aim.one), (2, aim.all)):
             race = found.of((aim.contest, aim.case, threads))
-            if OURS in race and aim.peer in race:
+            if OURS in race and aim.peer in race and race[aim.peer].rounds:
                 ratio = race[aim.peer].median / race[OURS].median
                 verdict = "" if ratio >= wanted else ", short"
                 cells.append(f"{ratio:.3g} of {wanted:g}{verdict}")

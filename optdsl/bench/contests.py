@@ -23,6 +23,8 @@ from optdsl.loading import compile_text
 from optdsl.source import Source
 
 Params = list[Parameter]
+OURS = "optdsl"
+"""The name of a compiled rule among the contenders."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Contest:
             optimizer: torch.optim.Optimizer = rule(params, backend=backend, **self.options)
             return optimizer
 
-        return Contender("optdsl", make)
+        return Contender(OURS, make)
 
     def contenders(self, patient: bool, backend: str = "auto") -> Iterator[Contender]:
         """Ours, and those of the peers that are installed."""
@@ -175,7 +177,7 @@ CONTESTS = {
                 *_torch("AdamW"),
                 _compiled("AdamW"),
                 _of("pytorch_optimizer", "AdamW"),
-                _of("heavyball", "ForeachAdamW", patient=True),
+                _of("heavyball", "AdamW", patient=True, consume_grad=False),
             ),
             cases=("a", "b", "c", "d", "d-new", "e", "f", "g", "h"),
         ),

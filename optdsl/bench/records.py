@@ -6,6 +6,7 @@ what is in the file is not measured again. Does not do: measure, show.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
@@ -13,11 +14,15 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+PACKAGES = ("torch", "triton", "pytorch-optimizer", "heavyball", "torchao", "bitsandbytes")
+"""Whose versions decide figures."""
 LIMIT = "limit"
 """The name under which the loop of the same shape stands among the contenders."""
 
@@ -26,7 +31,8 @@ LIMIT = "limit"
 class Record:
     """One contender in one race: milliseconds of a step, `median` and `least` of `rounds`; `moved`
     the bytes that ours counts for the case; `first` seconds from nothing to the first step done
-    (0: not measured)."""
+    (0: not measured). One without rounds did not come so far: in `first` seconds it had not taken a
+    step, or with 0 it failed."""
 
     contest: str
     case: str
@@ -71,7 +77,8 @@ def this_machine(device: str) -> dict[str, Any]:
         "device": name,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **{name: version(name) for name in PACKAGES if find_spec(name.replace("-", "_"))},
+        "date": datetime.date.today().isoformat(),
     }
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from optdsl.bench.contests import OURS
 from optdsl.bench.records import LIMIT, Records
 
-OURS = "optdsl"
 HEADINGS = (
     "rule",
     "case",
@@ -33,6 +33,10 @@ def rows(records: Records) -> Iterator[tuple[str, ...]]:
         found = records.of(race)
         ours, limit = found.get(OURS), found.get(LIMIT)
         for name, each in found.items():
+            if not each.rounds:
+                reason = f"over {each.first:.0f} s" if each.first else "fails"
+                yield *race[:2], str(race[2]), name, *4 * ("",), reason
+                continue
             yield (
                 *(each.contest, each.case, str(each.threads), name),
                 _number(each.median),
@@ -75,35 +79,51 @@ def tables(records: Records) -> Iterator[object]:
 
 
 def chart(records: Records, path: Path) -> None:
-    """How many times faster ours is than each peer: a panel for each case, a bar for each peer and
-    number of threads."""
+    """How many times faster ours is than each peer: a panel for each case, a pair of bars for each
+    peer, one for the least number of threads and one for the most."""
     from matplotlib.figure import Figure
 
-    ratios: dict[str, list[tuple[str, float]]] = {}
+    panels = _ratios(records)
+    if not panels:
+        return
+    columns = 2
+    lines = [list(panels.items())[k : k + columns] for k in range(0, len(panels), columns)]
+    heights = [1 + max(len(bars) for _, bars in line) for line in lines]
+    figure = Figure(figsize=(13, sum(0.34 * each + 0.5 for each in heights)), layout="constrained")
+    grid = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
+    for axes in grid.flatten()[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (case, bars) in zip(grid.flatten(), panels.items(), strict=False):
+        most = max(max(each.values()) for each in bars.values())
+        for position, each in enumerate(reversed(bars.values())):
+            for k, (threads, ratio) in enumerate(sorted(each.items(), reverse=True)):
+                place = position + 0.4 * (k - (len(each) - 1) / 2)
+                color = "tab:blue" if threads == min(each) else "lightsteelblue"
+                painted = axes.barh(place, ratio, color=color, height=0.38)
+                axes.bar_label(painted, [f"{ratio:.3g}x"], padding=2, fontsize=7)
+        axes.set_yticks(range(len(bars)), list(reversed(bars)), fontsize=8)
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_xscale("log")
+        axes.set_xlim(0.4, most * 2)
+        axes.set_title(case, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    counts = sorted({each.threads for each in records.records})
+    shown = " and ".join(f"{count} thread{'s' * (count > 1)}" for count in counts)
+    figure.supxlabel(f"time of a step, in times ours (log scale); dark and light: {shown}", size=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _ratios(records: Records) -> dict[str, dict[str, dict[int, float]]]:
+    """Times ours, by case, peer and number of threads."""
+    panels: dict[str, dict[str, dict[int, float]]] = {}
     for race in records.races():
         found = records.of(race)
         ours = found.get(OURS)
         for name, each in found.items():
-            if ours and name not in (OURS, LIMIT):
-                label = f"{each.contest}: {name}, {each.threads}T"
-                ratios.setdefault(each.case, []).append((label, each.median / ours.median))
-    if not ratios:
-        return
-    lines, count = -(-len(ratios) // 2), max(map(len, ratios.values()))
-    figure = Figure(figsize=(13, lines * (0.9 + 0.22 * count)), layout="constrained")
-    panels = figure.subplots(lines, 2, squeeze=False).flatten()
-    for axes in panels[len(ratios) :]:
-        axes.set_axis_off()
-    for axes, (case, bars) in zip(panels, ratios.items(), strict=False):
-        names, values = zip(*reversed(bars), strict=True)
-        painted = axes.barh(range(len(values)), values, color="tab:blue", height=0.7)
-        axes.bar_label(painted, [f"{each:.3g}x" for each in values], padding=2, fontsize=7)
-        axes.set_yticks(range(len(values)), names, fontsize=7)
-        axes.axvline(1, color="black", linewidth=0.8)
-        axes.set_xscale("log")
-        axes.set_xlim(min(0.5, *values) / 1.3, max(values) * 2)
-        axes.set_title(case, fontsize=10)
-        axes.set_xlabel("time of a step, in times ours (log scale)", fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+            if ours and each.rounds and name not in (OURS, LIMIT):
+                contest = each.contest if each.contest not in name else ""
+                label = f"{contest}: {name}".removeprefix(": ")
+                bars = panels.setdefault(each.case, {}).setdefault(label, {})
+                bars[each.threads] = each.median / ours.median
+    return panels

@@ -17,14 +17,15 @@ from torch.nn import Parameter
 
 from optdsl.bench.cases import CASES, Case
 from optdsl.bench.clock import race
-from optdsl.bench.contests import CONTESTS, Contest
+from optdsl.bench.contests import CONTESTS, Contender, Contest
 from optdsl.bench.records import LIMIT, Record
 from optdsl.bench.roofline import roofline, shapes_of
 
 
 @dataclass(frozen=True)
 class Race:
-    """`patient` takes contenders that compile for a minute; `backend` is that of ours."""
+    """`patient` takes contenders that compile for a minute, but for those in `without`; `backend`
+    is that of ours."""
 
     contest: Contest
     case: Case
@@ -34,6 +35,7 @@ class Race:
     patient: bool = False
     dtype: torch.dtype = torch.float32
     backend: str = "auto"
+    without: frozenset[str] = frozenset()
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -49,12 +51,16 @@ class Race:
         finally:
             torch.set_num_threads(before)
 
+    def contenders(self) -> list[Contender]:
+        everyone = self.contest.contenders(self.patient, self.backend)
+        return [each for each in everyone if each.name not in self.without]
+
     def _samples(self) -> dict[str, list[float]]:
         params = self.case.parameters(self.dtype, self.device)
         sets = {self.dtype: params}
         pool: dict[Parameter, list[Tensor]] = {p: [] for p in params}
         steps: dict[str, Callable[[], Any]] = {}
-        for contender in self.contest.contenders(self.patient, self.backend):
+        for contender in self.contenders():
             dtype = contender.dtype or self.dtype
             if dtype not in sets:
                 sets[dtype] = self.case.parameters(dtype, self.device)
@@ -69,11 +75,11 @@ class Race:
             buffers = [[p.detach(), _gradient(p), *pool[p]] for p in params]
             steps[LIMIT] = roofline(shapes_of(self.contest.steady()), buffers)
         elif self.device != "cpu":
-            steps[LIMIT] = _copy(self._moved(), self.device)
+            steps[LIMIT] = _copy(self.moved(), self.device)
         before = _renew(params) if self.case.fresh else None
         return race(steps, self.seconds, before, self.device, self.case.turn)
 
-    def _moved(self) -> float:
+    def moved(self) -> float:
         """Bytes of a step; of 16 bits, parameters and gradients count half."""
         passes = self.contest.steady().passes
         moved = [each for one in passes for each in (*one.reads, *one.writes)]
@@ -82,7 +88,7 @@ class Race:
         return total * self.case.numel
 
     def _records(self, samples: Mapping[str, list[float]]) -> list[Record]:
-        moved = self._moved()
+        moved = self.moved()
         contest, case, threads = self.key
         return [
             Record(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection
 from dataclasses import replace
+from math import inf, isnan
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ import torch
 from optdsl.bench import records as files
 from optdsl.bench.cases import CASES
 from optdsl.bench.contests import CONTESTS
-from optdsl.bench.first import first_step
-from optdsl.bench.records import LIMIT, Records
+from optdsl.bench.first import TIMEOUT, first_step
+from optdsl.bench.records import Records
 from optdsl.bench.report import chart, markdown, tables
 from optdsl.bench.run import Race, races
 from optdsl.cli.terminal import Fault
@@ -38,6 +39,8 @@ examples:
 
 USUAL = ["a", "b", "c", "d", "d-new", "e"]
 """The others are for GPUs: seconds a step on a processor."""
+FIRST = ("b", "d")
+"""Cases whose first steps are timed: large tensors and small, 148 and 200 of them."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--patient", action="store_true", help="contenders, too, that compile for minutes")
-    add("--first", action="store_true", help="time the first step, too, each in a new process")
+    add("--no-first", action="store_true", help="do not time first steps, each in a new process")
     add("--again", action="store_true", help="measure anew what the file has")
     add("--out", type=Path, default=Path("benchmarks/results/cpu.json"), metavar="FILE")
     add("--markdown", action="store_true", help="print the file's table as Markdown, and end")
@@ -105,13 +108,17 @@ def run(options: argparse.Namespace) -> int:
         )
     )
     todo = [each for each in wanted if options.again or not records.has(each.key)]
+    seconds: Seconds = {}
+    if not options.again:
+        known = [each for each in records.records if each.first and each.rounds]
+        seconds = {(each.contest, each.case, each.contender): each.first for each in known}
     console = Console()
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("racing", total=len(todo))
         for race in todo:
             progress.update(task, description=" ".join(map(str, race.key)))
             records.drop(race.key)
-            records.records += _measured(race, options.first)
+            records.records += _measured(race, None if options.no_first else seconds)
             files.write(options.out, records)
             progress.advance(task)
     shown = {each.key for each in wanted}
@@ -124,14 +131,30 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _measured(race: Race, first: bool) -> list[files.Record]:
-    found = race.run()
-    if not first:
-        return found
-    case = next(key for key, each in CASES.items() if race.case.title.startswith(each.title))
-    return [
-        each
-        if each.contender == LIMIT
-        else replace(each, first=round(first_step(race.contest.name, case, each.contender), 3))
-        for each in found
+Seconds = dict[tuple[str, str, str], float]
+"""Of first steps, by contest, case and contender: they do not depend on the number of threads."""
+
+
+def _measured(race: Race, seconds: Seconds | None) -> list[files.Record]:
+    """Runs `race`, with `seconds` without those who fail, or have taken no step after minutes."""
+    times = {} if seconds is None else _first_steps(race, seconds)
+    out = {name: 0.0 if isnan(each) else TIMEOUT for name, each in times.items() if not each < inf}
+    found = replace(race, without=frozenset(out)).run()
+    late = [
+        files.Record(*race.key, name, 0.0, 0.0, 0, race.moved(), each) for name, each in out.items()
     ]
+    return [replace(each, first=round(times.get(each.contender, 0), 3)) for each in found] + late
+
+
+def _first_steps(race: Race, seconds: Seconds) -> dict[str, float]:
+    """By contender; of usual ones where they are of interest. `seconds` grows."""
+    of_interest = any(race.case.title.startswith(CASES[key].title) for key in FIRST)
+    contest, case, _ = race.key
+    found = {}
+    for each in race.contenders():
+        key = contest, case, each.name
+        if key not in seconds and (each.patient or of_interest):
+            seconds[key] = first_step(race.contest.name, race.case, each.name, race.device)
+        if key in seconds:
+            found[each.name] = seconds[key]
+    return found

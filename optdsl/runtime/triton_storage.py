@@ -72,7 +72,7 @@ def beside_of(kept):
 
 
 @triton.jit
-def kept(table, column, beside, first, KEPT: tl.constexpr, ALIGNED: tl.constexpr, rows=None):
+def kept(table, column, beside, first, KEPT: tl.constexpr, ALIGNED: tl.constexpr, rows=0):
     """The place of a buffer. Two columns of `table` have the addresses of its elements and of what
     lies beside them; for random roundings, their key."""
     pointer = element_pointer(table + column, element_of(KEPT), ALIGNED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from optdsl.bench import records as files
 from optdsl.bench.cases import CASES, GPT2_SMALL, Case
 from optdsl.bench.clock import LEAST_ROUNDS, race
 from optdsl.bench.contests import CONTESTS
+from optdsl.bench.first import first_step
 from optdsl.bench.records import LIMIT, Record, Records
 from optdsl.bench.report import chart, markdown, tables
 from optdsl.bench.roofline import CHUNK, Shape, roofline, shapes_of
 from optdsl.bench.run import Race, races, share
-from optdsl.cli import main
+from optdsl.cli import bench, main
 
 TINY = Case("t", "tiny", ((8, 4), (5,)))
 
@@ -159,7 +161,7 @@ def test_a_chart_is_drawn(tmp_path: Path) -> None:
 def test_command_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "found.json"
     call = ["bench", "--rule", "AdamW", "--case", "d", "--threads", "1", "--seconds", "0"]
-    call += ["--out", str(out)]
+    call += ["--no-first", "--out", str(out)]
     assert main(call) == 0
     assert "torch fused" in capsys.readouterr().out
     measured = json.loads(out.read_text())["records"]
@@ -170,6 +172,34 @@ def test_command_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     capsys.readouterr()
     assert main(["bench", "--out", str(out), "--markdown"]) == 0
     assert "| rule | case |" in capsys.readouterr().out
+
+
+def test_first_steps_are_timed_once_and_who_takes_none_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def first_step(contest: str, case: Case, contender: str, device: str) -> float:
+        asked.append(contender)
+        return {"torch fused": math.inf, "torch foreach": math.nan}.get(contender, 2.5)
+
+    monkeypatch.setattr(bench, "first_step", first_step)
+    out = tmp_path / "found.json"
+    call = ["bench", "--rule", "SGD momentum", "--case", "b", "--threads", "1,2"]
+    assert main([*call, "--scale", "0", "--seconds", "0", "--out", str(out)]) == 0
+    assert asked == ["optdsl", "torch fused", "torch foreach", "torch for-loop"]
+    text = markdown(files.read(out) or some())
+    row = "| SGD momentum | GPT-2 small x 0 | {} | torch {} |  |  |  |  | {} |"
+    for threads in (1, 2):
+        assert row.format(threads, "fused", "over 300 s") in text
+        assert row.format(threads, "foreach", "fails") in text
+    assert text.count(" 2.50 s |") == 4
+
+
+@pytest.mark.slow  # a process that imports torch
+def test_a_first_step_takes_a_while() -> None:
+    assert 0 < first_step("AdamW", TINY, "optdsl") < 60
+    assert math.isnan(first_step("AdamW", TINY, "nobody"))
 
 
 @pytest.mark.parametrize(
