@@ -255,6 +255,7 @@ def static_hypers(plan: Plan) -> list[str]:
     ]
     scopes = reachable(condition for state in rule.states for condition, _ in state.scope)
     switches = [each for each in scopes if each.type.dtype in (DType.BOOL, DType.STRING)]
+    settled += rule.static_conditions
     leaves = [*reachable([*settled, *rule.dims.values()]), *switches]
     found = {leaf.attr("name") for leaf in leaves if leaf.op == "hyper"}
     return [each.name for each in rule.hypers if each.name in found]

@@ -220,8 +220,9 @@ optimizer ScaledSGD(lr = 1e-3, scale = 0.5) = Scaled(SGD(lr = lr), lr = scale)
         name="now-and-then",
         title="An inner rule that does not run once a step",
         text="""\
-Inside an inner rule `t` counts the runs of that rule. One that skips steps, or runs twice in one,
-would need a count of its own, which this version does not keep. `when`, and `if` on sizes, names
+Inside an inner rule `t` counts the runs of that rule. Under `every k from s` it is worked out from
+the steps, so that k and s must stay what they are. Under any other condition that falls now so, now
+otherwise, or where a rule runs twice in a step, nothing counts. `when`, and `if` on sizes, names
 and options, decide once and for all and are fine.
 """,
         wrong="""\
@@ -231,7 +232,7 @@ optimizer Alternating(lr = 0.1):
 """,
         right="""\
 optimizer Alternating(lr = 0.1):
-    when ndim == 2:
+    every 2:
         use SGD(lr = lr)
 """,
     ),

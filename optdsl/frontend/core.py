@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from optdsl.diagnostics import Label, Sink
 from optdsl.frontend.bindings import (
@@ -56,13 +56,16 @@ P: Key = ("p",)
 class RuleFrame:
     """One instance of a rule inside the whole: `inner` are the rules that a wrapper steps;
     `prefix` stands before the keys of its states where the wrapper steps several; `way` are the
-    names of the inner rules that lead to it."""
+    names of the inner rules that lead to it. `run` is the number of this run of it, its own `t`,
+    where it does not run in every step; `depth` the number of conditions that it stands under."""
 
     number: int
     item: ast.Item
     inner: dict[str, Binding] = field(default_factory=dict)
     prefix: str = ""
     way: Key = ()
+    run: Value | None = None
+    depth: int = 0
 
     @property
     def gradient(self) -> Key:
@@ -83,6 +86,14 @@ class Frame:
 
     def local(self, name: str) -> Key:
         return ("local", self.number, name)
+
+
+class Period(NamedTuple):
+    """What stands under `every k from s`: how often it has run by now, and what of it must not
+    change, so that this is true."""
+
+    runs: Value
+    settled: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,7 @@ class Core:
     evaluations: list[tuple[Scope, Value]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     static_conditions: list[Value] = field(default_factory=list)
+    periods: dict[Value, Period] = field(default_factory=dict)
     emit: Emitter = field(init=False)
 
     def __post_init__(self) -> None:

@@ -149,7 +149,8 @@ class Expressions(Core):
             self._not_in_def(name, span)
             return self.read(P if name == "p" else self.frame.rule.gradient)
         if name == "t":
-            return self.emit.leaf("t", Instances.PARAM, Place.HOST, DType.INT)
+            leaf = self.emit.leaf("t", Instances.PARAM, Place.HOST, DType.INT)
+            return self.frame.rule.run or leaf
         if name == "steps":
             return self.emit.leaf("steps", Instances.GROUP, Place.HOST, DType.INT)
         if name in SIZES:

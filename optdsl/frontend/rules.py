@@ -116,7 +116,7 @@ class Rules(References):
     # ------------------------------------------------------------ running rules
 
     def run_rule(self, stmt: ast.Step | ast.Use) -> None:
-        self._may_run_rule(stmt)
+        run = self._number_of_run(stmt)
         if isinstance(stmt, ast.Step):
             ref = self._inner(stmt)
         else:
@@ -133,7 +133,7 @@ class Rules(References):
             way = (*self.frame.rule.way, stmt.span.start)
         prefix = self._prefix(stmt, ref)
         fixed = isinstance(stmt, ast.Use) or self.fixed
-        self.run_ref(ref, fixed, stmt.span, prefix, way)
+        self.run_ref(ref, fixed, stmt.span, prefix, way, run)
 
     def _way(self, stmt: ast.Step) -> Key:
         """The inner rule's name behind those that lead here. It may run once in a step: in one
@@ -150,20 +150,29 @@ class Rules(References):
         before.append(self.path)
         return way
 
-    def _may_run_rule(self, stmt: ast.Step | ast.Use) -> None:
+    def _number_of_run(self, stmt: ast.Step | ast.Use) -> Value | None:
+        """The `t` of a rule that runs here; None where it is that of all."""
         if self.loop_depth or self.unrolled_depth:
             self.fail("E401", "a rule cannot run in a loop", stmt.span)
-        for condition, _ in self.path:
-            if condition.type.place is not Place.STATIC:
+        run, period = self.frame.rule.run, None
+        for condition, side in self.path[self.frame.rule.depth :]:
+            if condition.type.place is Place.STATIC:
+                continue
+            if period is not None or not side or condition not in self.periods:
                 self.fail(
                     "E411",
-                    "a rule that runs on some steps only is not in this version",
+                    "nothing counts how often a rule has run under this condition",
                     stmt.span,
-                    help="it would need a `t` of its own; use `when`, or a condition on sizes and "
-                    "options",
+                    help="`every k` counts, where k stays what it is; so do `when`, and conditions "
+                    "on sizes and options",
                 )
+            period = self.periods[condition]
+            run = period.runs
+            settled = [self.emit.map("ge", [each, each], stmt.span) for each in period.settled]
+            self.static_conditions += [each for each in settled if not is_const(each)]
         if self.device_depth:
             self.fail("E320", "a rule cannot run under a condition on tensors", stmt.span)
+        return run
 
     def _inner(self, stmt: ast.Step) -> RuleRef:
         ref = self.frame.rule.inner.get(stmt.name)
@@ -189,14 +198,23 @@ class Rules(References):
     fixed: bool = False
     """Whether hyperparameters that nothing binds are fixed at their defaults."""
 
-    def run_ref(self, ref: RuleRef, fixed: bool, call: Span | None, prefix: str, way: Key) -> None:
+    def run_ref(
+        self,
+        ref: RuleRef,
+        fixed: bool,
+        call: Span | None,
+        prefix: str,
+        way: Key,
+        run: Value | None,
+    ) -> None:
         """Run a rule here, with what the reference binds."""
         ref = self._expanded(ref)
         bound = dict(ref.args)
         inner: dict[str, Binding] = {n: b for n, b in bound.items() if isinstance(b, RuleRef)}
         defaults = {n: b for n, b in bound.items() if n not in inner and _literal(b)}
         given = {n: b for n, b in bound.items() if n not in inner and n not in defaults}
-        rule = RuleFrame(self.number("rule"), ref.item, inner, prefix, way)
+        number, depth = self.number("rule"), len(self.path)
+        rule = RuleFrame(number, ref.item, inner, prefix, way, run, depth)
         frame = Frame(self.number("frame"), "rule", ref.scope, rule, ref.item, call)
         gradient = self.store[self.frame.rule.gradient]
         with self.entered(frame):
@@ -221,7 +239,7 @@ class Rules(References):
             ref = self.rule_ref(item.value)
             rule = self.frame.rule
             fixed = fixed or item.parameters is not None
-            self.run_ref(ref, fixed, call, rule.prefix, rule.way)
+            self.run_ref(ref, fixed, call, rule.prefix, rule.way, rule.run)
         else:
             self.run_all(item.body)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from optdsl.diagnostics import InternalError
 from optdsl.frontend.axes import Axes
 from optdsl.frontend.bindings import Binding, Reported, Undefined
-from optdsl.frontend.core import STATEMENTS, P, StateSlot
+from optdsl.frontend.core import STATEMENTS, P, Period, StateSlot
 from optdsl.frontend.expressions import RESERVED
 from optdsl.frontend.loops import assigned, titled
 from optdsl.frontend.shapes import is_settled
@@ -117,6 +117,11 @@ class Statements(Axes):
 
     def _eval(self, stmt: ast.Eval) -> None:
         self._not_conditional("eval", stmt.span)
+        if self.frame.rule.run is not None:
+            message = (
+                "a rule that runs in some steps alone has no value for evaluation behind others"
+            )
+            self.fail("E418", message, stmt.span)
         value = self._like_p(self.value(stmt.value), stmt.value.span)
         self.evaluations.append((self.path, value))
 
@@ -307,7 +312,20 @@ class Statements(Axes):
                 ast.Compare(stmt.span, (name, stmt.start), (">=",)),
                 _equals_zero(ast.Binary(stmt.span, "%", since, stmt.period)),
             )
+        self._note_period(stmt, self.value(condition))
         self._branch(condition, stmt.body, (), stmt.span)
+
+    def _note_period(self, stmt: ast.Every, condition: Value) -> None:
+        """How often the statements have run, by a formula: what it is made of must stay."""
+        span, start = stmt.span, stmt.start
+        settled = [self.value(each) for each in (stmt.period, start) if each is not None]
+        if not all(map(is_settled, settled)):
+            return
+        runs: ast.Expr = ast.Name(span, "t")
+        if start is not None:
+            runs = ast.Binary(span, "+", ast.Binary(span, "-", runs, start), stmt.period)
+        count = self.value(ast.Binary(span, "//", runs, stmt.period))
+        self.periods[condition] = Period(count, tuple(settled))
 
 
 def _returns(stmt: ast.If) -> bool:

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from optdsl.codegen.module import static_hypers
 from optdsl.ir.nodes import Rule, reachable
+from optdsl.schedule.make import make_plan
 from tests.semantics.running import Run, body, codes, rule_of
 
 ADAM_BY_HAND = """
@@ -224,6 +226,70 @@ optimizer X = Signed(Lion)
     assert made.state("exp_avg", 0) == [pytest.approx(0.05)]
     assert made.state("exp_avg", 1) == [[pytest.approx(0.01)]]
     assert codes(text.replace("    otherwise:\n        step inner", "    step inner")) == ["E411"]
+
+
+SELDOM = """
+wrapper Sums(inner, parts = 3):
+    state total
+    total += g
+    every parts:
+        g = total / parts
+        step inner
+        total = 0 * total
+
+wrapper Late(inner, gap = 2, since = 3):
+    every gap from since:
+        step inner
+
+optimizer Inner(lr = 0.5, beta = 0.5):
+    m = ema(g, beta)
+    p -= lr * debias(m, beta) + 0.125 * rand()
+
+optimizer X = Sums(Late(Inner))
+"""
+
+
+def test_a_rule_that_runs_now_and_then_counts_its_own_runs() -> None:
+    """Of its average, its draws and what it runs `every` so often it sees no step but its own."""
+    seldom, alone = Run(SELDOM, [[1.0, 2.0]]), Run(SELDOM, [[1.0, 2.0]], "Inner")
+    for step in range(1, 25):
+        seldom.step([float(step), -1.0])
+        if step in (
+            9,
+            15,
+            21,
+        ):  # the sums are there in 3, 6, 9, ...: of these the third, fifth, ...
+            alone.step([float(step - 1), -1.0])
+            assert seldom.state("m") == alone.state("m")
+            assert seldom.p() == alone.p()
+    assert seldom.p() != [1.0, 2.0]
+
+
+def test_what_the_count_of_runs_is_made_of_cannot_change() -> None:
+    plan = make_plan(rule_of(SELDOM))
+    assert static_hypers(plan) == ["parts", "gap", "since"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("every parts:", []),
+        ("every 2:", []),
+        ("every parts from parts:", []),
+        ("every t:", ["E411"]),  # which is no number that stays
+        ("if t % parts == 1:", ["E411"]),
+        ("if t % parts != 0:", ["E411"]),
+        ("every 2:\n      every parts:", ["E411"]),
+    ],
+)
+def test_conditions_under_which_a_rule_can_run(line: str, found: list[str]) -> None:
+    text = f"wrapper Some(inner, parts = 3):\n    g /= parts\n    {line}\n        step inner\n"
+    assert codes(text + "optimizer X = Some(SGD)\n") == found
+
+
+def test_a_value_for_evaluation_is_not_left_by_some_steps_alone() -> None:
+    text = "wrapper Some(inner, parts = 3):\n    every parts:\n        step inner\n"
+    assert codes(text + "optimizer X = Some(LookaheadAdamW)\n") == ["E418"]
 
 
 def test_inner_rules_see_the_p_that_they_find() -> None:
