@@ -143,7 +143,8 @@ def _extent(buffer: Buffer, shape: Shape) -> list[int]:
     """The shape of a buffer as [batch, rows, cols]; what only library passes see has its own."""
     if buffer.domain is Domain.SHAPED:
         batch, rows, cols = shape
-        sizes = {"rows": rows, "cols": cols, "short": min(rows, cols), "long": max(rows, cols)}
+        sizes = {"rows": rows, "cols": cols, "numel": batch * rows * cols}
+        sizes |= {"short": min(rows, cols), "long": max(rows, cols)}
         own = [each if isinstance(each, int) else sizes[each] for each in buffer.shape[-2:]]
         return [batch, *own]
     kept = (1, 1, 1) if buffer.domain is Domain.FULL else EXTENT.get(buffer.domain, (0, 0, 0))
