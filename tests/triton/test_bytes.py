@@ -8,18 +8,18 @@ from dataclasses import replace
 
 import pytest
 
-from optdsl.explain import PassReport, explain_plan
 from optdsl.schedule.plan import Domain, Variant
+from tests.saying import Counted, said
 from tests.triton.compiling import Finding, Job, compile_all
 from tests.triton.judging import coded_jobs, jobs_of
 from tests.triton.sources import SHOWN, ZOO, kernels_of, plan_of
 
 
-def counted(finding: Finding, variant: Variant) -> dict[str, dict[str, float]]:
+def counted(finding: Finding, variant: Variant) -> Counted:
     """Bytes an element of each buffer of p's size, with what lies beside it: "load", "store"."""
     full = {each.name for each in variant.buffers if each.domain is Domain.FULL}
     columns = [each.name for each in variant.buffers] + list(variant.stored)
-    found: dict[str, dict[str, float]] = {"load": {}, "store": {}}
+    found: Counted = {"load": {}, "store": {}}
     for key, size in finding.moved.items():
         what, column = key.split()
         name = columns[int(column)]
@@ -28,19 +28,13 @@ def counted(finding: Finding, variant: Variant) -> dict[str, dict[str, float]]:
     return found
 
 
-def said(report: PassReport) -> dict[str, dict[str, float]]:
-    moved = {"load": report.reads, "store": report.writes}
-    return {what: {e.name: e.bytes for e in each if e.bytes} for what, each in moved.items()}
-
-
 def differences(jobs: list[Job]) -> Iterator[str]:
     for finding in compile_all([replace(job, moves=True) for job in jobs]):
         job = finding.job
         variant = next(v for v, kernel in kernels_of(job.source) if kernel.name == job.kernel)
-        reports = explain_plan(plan_of(job.source)).variants
-        report = next(e for v in reports for e in v.passes if e.name == job.kernel)
-        if counted(finding, variant) != said(report):
-            yield f"{job.kernel}: {counted(finding, variant)}, but said {said(report)}"
+        found, wanted = counted(finding, variant), said(plan_of(job.source))[job.kernel]
+        if found != wanted:
+            yield f"{job.kernel}: {found}, but said {wanted}"
 
 
 def test_every_pass_moves_the_bytes_that_explain_says() -> None:
