@@ -98,6 +98,8 @@ def _races(folder: Path) -> Records:
 
 # ---------------------------------------------------------------- storage
 
+CODED, TORCHAO = "float32, int8 states", "torchao AdamW8bit"
+
 
 def _json(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -117,6 +119,22 @@ def storage(folder: Path) -> str:
 
 def _cost(entry: dict[str, Any]) -> tuple[str, str]:
     return f"{entry['ns'][0]:.2f}", f"{entry['speed']:.2f}"
+
+
+def torchao(folder: Path) -> str:
+    found = _json(folder / "torchao.json")
+    rows = (
+        (f"{name}, {way}" if "torchao" in name else name, *_peer(each, found[way]))
+        for way, names in (("compiled", [*found["compiled"]]), ("not compiled", [TORCHAO]))
+        for name, each in ((name, found[way][name]) for name in names)
+    )
+    return table(("8 of 1M", "ns", "times int8 of ours", "first step"), rows)
+
+
+def _peer(entry: dict[str, Any], beside: dict[str, Any]) -> tuple[str, ...]:
+    """By medians, of the same process."""
+    ratio = entry["ns"][1] / beside[CODED]["ns"][1]
+    return f"{entry['ns'][1]:.2f}", f"{ratio:.3g}", f"{entry['first']:.1f} s"
 
 
 def codecs(folder: Path) -> str:
@@ -166,7 +184,9 @@ def instructions(folder: Path) -> str:
 # ---------------------------------------------------------------- the page
 
 
-PARTS = {each.__name__: each for each in (aims, races, storage, codecs, kernels, instructions)}
+PARTS = {
+    each.__name__: each for each in (aims, races, storage, torchao, codecs, kernels, instructions)
+}
 
 
 def fill(text: str, folder: Path = RESULTS) -> str:

@@ -10,8 +10,7 @@ else the machine does then falls on all of them alike.
 For each, `ns` is the least and the median time a parameter, `speed` the median over rounds of
 torch's time by its own, `bytes` what a step moves a parameter. On one thread it is the processor's
 time, which leaves out what other processes take, but for what they take of the memory; on two it is
-the clock's. Writes benchmarks/results/storage.json, or the file that --out names. With --torchao
-its AdamW8bit runs, too, whose first step compiles for a minute.
+the clock's. Writes benchmarks/results/storage.json, or the file that --out names.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
-import importlib
 import json
 import os
 import platform
@@ -63,7 +61,7 @@ def parameters(dtype: torch.dtype, divide: int) -> list[Parameter]:
     return made
 
 
-def optimizers(divide: int, *, torchao: bool) -> Iterator[tuple[str, Any]]:
+def optimizers(divide: int) -> Iterator[tuple[str, Any]]:
     full = torch.float32, divide
     yield MEASURE, torch.optim.AdamW(parameters(*full), fused=True)
     yield "float32", optdsl.zoo.AdamW(parameters(*full), backend="cpu")
@@ -73,9 +71,6 @@ def optimizers(divide: int, *, torchao: bool) -> Iterator[tuple[str, Any]]:
     for storage in CODES:
         made = optdsl.zoo.AdamW(parameters(*full), backend="cpu", storage=storage)
         yield f"float32, {storage} states", made
-    if torchao:
-        module = importlib.import_module("torchao.optim")
-        yield "torchao AdamW8bit", module.AdamW8bit(parameters(*full))
 
 
 def measure(
@@ -122,14 +117,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--divide", type=int, default=1, help="sizes of at least 768 (default: 1)")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--torchao", action="store_true", help="race its AdamW8bit, too")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    made = dict(optimizers(options.divide, torchao=options.torchao))
+    made = dict(optimizers(options.divide))
     count = sum(p.numel() for p in made[MEASURE].param_groups[0]["params"])
     result: dict[str, Any] = {
         "command": f"python -m benchmarks.storage --divide {options.divide}"
-        f" --rounds {options.rounds}{' --torchao' * options.torchao}",
+        f" --rounds {options.rounds}",
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],

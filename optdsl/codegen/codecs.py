@@ -73,6 +73,7 @@ def _map(form: Codec) -> str:
         signed=form.signed,
         top=form.decades + 1,
         to_count=_added(-numbers.middle),
+        to_place=f"{0.5 - numbers.middle}f",
         shift=f"{9 * numbers.middle + 4.5}f",
         tables={name: _wrapped(map(_exact, each)) for name, each in numbers.tables()},
         slope=_exact(SLOPE / 2**23),

@@ -116,8 +116,7 @@ static const float uint8_shifts[16] = TWICE(
     0x1.dcp+6f, 0x1.eep+7f, 0x1.f7p+8f, 0x1.fb8p+9f);
 static inline floats uint8_entry(ints code)
 {
-    const floats count = __builtin_convertvector(code, floats) + 1;
-    const floats v = count + 0.5f;
+    const floats v = __builtin_convertvector(code, floats) + 1.5f;
     const ints at = (ints)v >> 23;
     const floats c = fma_of(v, ALL(18), pick(uint8_bins, at));
     const floats entry = fma_of(c, pick(uint8_lower, at), c * pick(uint8_upper, at));

@@ -26,7 +26,7 @@ from optdsl.runtime.program import Program
 from optdsl.runtime.stages import DevicePlan, StepClass
 from optdsl.runtime.storage import compute_dtype
 from optdsl.runtime.stored import PLAIN
-from optdsl.runtime.tables import Cutting, Ints, Launch, StageTable
+from optdsl.runtime.tables import ClassTable, Cutting, Ints, Launch, StageTable
 
 CUTTING = Cutting()
 """Tasks of 16,384 elements: 64 KiB of each float32 operand, which stay in L2 between phases."""
@@ -49,9 +49,9 @@ ABLE = Able(
 LINE = 16
 """Float32 numbers in a cache line: threads share none of their scratch memory."""
 
-CHUNK = 512
-"""Elements that are loaded, worked on and saved at a time: random rounding on 16M parameters took
-0.85 of the time of whole tasks, int8 states 0.96. Of 256, 0.79 and 1.0."""
+CHUNK, CODED_CHUNK = 256, 512
+"""Elements that are loaded, worked on and saved at a time, without and with codes among them. Of
+whole tasks random rounding took 1.26 of the time on 16M parameters, int8 states 1.04."""
 
 NEAR = 2**20
 """Bytes that a thread's pass may leave to its next: about what a core's own cache holds."""
@@ -178,10 +178,17 @@ class CpuRunner:
         """Numbers that the largest task of a stage needs for what is loaded before it."""
         sizes = [
             len(self._packed(self._owners[id(table)], launch))
-            * (_chunk(launch) or int(launch.work.max(initial=0)))
+            * (self._chunk(table, launch) or int(launch.work.max(initial=0)))
             for table, launch in stage.launches
         ]
         return -(-max(sizes, default=0) // LINE) * LINE
+
+    def _chunk(self, table: ClassTable, launch: Launch) -> int:
+        """Elements of a task at a time; 0 where it goes by rows or leaves sums of it all."""
+        kernel = launch.kernel
+        if kernel.layout == "rows" or kernel.reductions:
+            return 0
+        return CODED_CHUNK if self._owners[id(table)].buffers.packing.blocks else CHUNK
 
     def _packed(self, owner: StepClass, launch: Launch) -> Ints:
         """The records of the buffers that the driver loads and saves around each task."""
@@ -217,7 +224,7 @@ class CpuRunner:
                 packed.ctypes.data,
                 len(packed),
                 launch.kernel.layout == "rows",
-                _chunk(launch),
+                self._chunk(table, launch),
             )
         ends = deal([launch.work for _, launch in stage.launches], threads)
         kept += [passes, ends]
@@ -226,12 +233,6 @@ class CpuRunner:
             *(stage.finish.ctypes.data, len(stage.finish)),
             *(stage.finish_shared.ctypes.data, len(stage.finish_shared)),
         ]
-
-
-def _chunk(launch: Launch) -> int:
-    """Elements of a task at a time; 0 where it goes by rows or leaves sums of it all."""
-    kernel = launch.kernel
-    return 0 if kernel.layout == "rows" or kernel.reductions else CHUNK
 
 
 def _codec(name: str) -> int:
