@@ -5,8 +5,8 @@ in float32 and in bfloat16, and those with states for two of them with int8 code
 tests ask of some kernels (tests/triton/judging.py) is asked of all.
 
 Writes benchmarks/results/aot.json, or the file that --out names, after every few rules, and goes on
-where it was stopped: what is there is compiled again where the text of its kernels has changed, or
-with --again. For each kernel it has
+where it was stopped: what is there is compiled again where the text of its kernels has changed (not
+so where what they call has, or how they are compiled), or with --again. For each kernel it has
 
     registers a thread, warps, bytes of stack (spills are among them), bits of the narrowest access
 

@@ -62,9 +62,10 @@ def block_of(kernel: Kernel) -> int:
 
 def operands(kernel: Kernel) -> int:
     """What decides how many registers a kernel needs; more than 4 in a pass over rows, which keeps
-    sums, in one behind others, whose sums it reads, and where a lane has more elements."""
-    more = kernel.layout == "rows" or kernel.stage > 0 or block_of(kernel) > BLOCK
-    return len({*kernel.reads, *kernel.writes}) + 4 * more
+    sums, and in one behind others, whose sums it reads; more than 8 where a lane has more elements,
+    such as 32 of 16 bits: their powers kept 120 bytes on a stack with 96 registers."""
+    more = 4 * (kernel.layout == "rows" or kernel.stage > 0)
+    return len({*kernel.reads, *kernel.writes}) + max(more, 8 * (block_of(kernel) > BLOCK))
 
 
 class _Blocks(Cutting):
@@ -119,7 +120,9 @@ def options_of(kept: Iterable[Any], operands: int, *, hip: bool) -> dict[str, An
     options = OPTIONS if narrow else {**OPTIONS, "num_warps": 8}
     if hip or any(each.primitive_bitwidth > 32 for each in types):
         return options
-    return {**options, "maxnreg": 48 if operands <= 4 and not narrow else 96}
+    if narrow:
+        return {**options, "maxnreg": 96 if operands <= 8 else 128}
+    return {**options, "maxnreg": 48 if operands <= 4 else 96}
 
 
 NARROW = {"COUNT": 1024, "WIDTH": 1}

@@ -23,9 +23,9 @@ REGISTERS, REGISTERS_MORE = 96, 144
 """With 128 threads a block, 96 leave room for 5 blocks an SM, enough for the loads in flight. An
 unaligned access keeps an address an element, a float64 takes two registers, and the rules that are
 not shipped go to extremes (AdamP: seven sums in one pass)."""
-REGISTERS_AMD = 128
-"""A unit of gfx942 has twice as many as an SM: 128 leave room for 1,024 lanes. A power in float64
-of 16 elements a lane takes 120."""
+REGISTERS_ROOM = 128
+"""Where a lane has more elements than usual, and on gfx942, a unit of which has twice as many as an
+SM. A power in float64 of 16 elements a lane takes 120."""
 FEW = 48
 """What a kernel of four operands over aligned float32 takes at most: 5 blocks of 256 threads."""
 
@@ -100,7 +100,8 @@ def faults(finding: Finding) -> Iterator[str]:
         yield f"{job}: {finding.local} bytes of stack"
     usual = shipped and job.aligned and job.dtype != "fp64"
     amd = job.target.startswith("gfx")
-    limit = (REGISTERS_AMD if amd else REGISTERS) if usual and not many else REGISTERS_MORE
+    room = REGISTERS_ROOM if amd or job.operands > 8 else REGISTERS
+    limit = room if usual and not many else REGISTERS_MORE
     if not coded and job.operands <= 4 and finding.warps == 8 and usual and not amd:
         limit = FEW
     if not 0 < finding.registers <= limit:
