@@ -134,9 +134,8 @@ def page(each: Shipped, pictures: bool = False, checks: Checks | None = None) ->
     if pictures:
         parts += [
             "## Pictures\n\nAt the learning rate of a sweep that ends lowest: the path on "
-            "Rosenbrock's, Beale's and Rastrigin's function, of a matrix of one row that starts at "
-            "the ring and ends at the dot, the star being the least value; and training losses of "
-            "two small perceptrons, on handwritten digits and on Python's source text.",
+            "Rosenbrock's, Beale's and Rastrigin's function, and training losses of two small "
+            "perceptrons, on handwritten digits and on Python's source text.",
             f"![paths on three functions](paths/{each.name}.png)",
             f"![losses on two tasks](losses/{each.name}.png)",
         ]
