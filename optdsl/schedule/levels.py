@@ -22,6 +22,7 @@ from optdsl.ir.rewrite import rebuild, rewrite
 from optdsl.ops import OPS, Kind
 from optdsl.passes.variants import STATISTICS, Straight
 from optdsl.schedule.plan import Domain, domain_of
+from optdsl.types import DType
 
 LIBRARY_OPS = frozenset({"loop", "loop_result", "index", "put_index", "part"})
 SMALL = frozenset({Domain.COL, Domain.MATRIX, Domain.TENSOR, Domain.GROUP, Domain.ALL})
@@ -96,10 +97,12 @@ def _tying_loops(roots: list[Value]) -> dict[Value, str]:
 
 def library_values(roots: list[Value], view: str) -> frozenset[Value]:
     """Values that torch's batched routines compute: matrix products, draws, loops and their
-    bodies, and whatever is worked out from a value whose shape no kernel pass can visit."""
+    bodies, whatever is worked out from a value whose shape no kernel pass can visit, and numbers
+    between two such values, which would else part a library pass in two."""
     found: set[Value] = set()
     looping = in_loops(roots)
-    for value in reachable(roots):
+    order = reachable(roots)
+    for value in order:
         kind = OPS[value.op].kind
         if value not in looping and (
             not value.type.on_device
@@ -112,7 +115,33 @@ def library_values(roots: list[Value], view: str) -> frozenset[Value]:
         ):
             continue
         found.add(value)
-    return frozenset(found)
+    return frozenset(found | _between(order, found, view))
+
+
+def _between(order: list[Value], library: set[Value], view: str) -> set[Value]:
+    """Numbers of a parameter that are worked out from what the library computes, and that it
+    reads."""
+    read: set[Value] = set()
+    numbers: set[Value] = set()
+    for value in reversed(order):
+        if value in read and value not in library and _is_number(value, view):
+            numbers.add(value)
+        if value in library or value in numbers:
+            read.update(operands(value))
+    found: set[Value] = set()
+    for value in order:
+        if value in numbers and any(arg in library or arg in found for arg in value.args):
+            found.add(value)
+    return found
+
+
+def _is_number(value: Value, view: str) -> bool:
+    return (
+        OPS[value.op].kind is Kind.MAP
+        and value.type.on_device
+        and value.type.dtype is not DType.BOOL
+        and domain_of(value.type, view) in (Domain.TENSOR, Domain.MATRIX)
+    )
 
 
 def _odd(value: Value, view: str) -> bool:

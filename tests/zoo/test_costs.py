@@ -102,17 +102,17 @@ COSTS = {
     "Shampoo": (2, 64, 16),
     "SOAP": (2, 84, 24),
     "APOLLO": (2, 28, 2),
-    "APOLLOMini": (2, 28.016, 0.0078125),
+    "APOLLOMini": (2, 24.016, 0.0078125),
     # Draws and flips go through the library: g m a b and eight of them, a b m p.
     "PSGDXMat": (5, 216, 12),
-    "PSGDKron": (2, 96, 12),
+    "PSGDKron": (2, 56, 12),
     # Twelve products with factors of rank 10, 40 bytes each, with a barrier behind most.
     "PSGDLRA": (6, 996.005, 88),
-    "PSGDProcrustes": (2, 152, 12),
+    "PSGDProcrustes": (2, 88, 12),
     "AdamMini": (2, 24, 4),
-    "PolarMuon": (2, 40, 4),
+    "PolarMuon": (2, 36, 4),
     "CAME": (4, 32, 4),  # g; g; g m, m; g m p, p
-    "Muon": (2, 40, 4),  # g m, m u; library u; library u, o; o p, p
+    "Muon": (2, 36, 4),  # g m, m u; library u, o; o p, p
     "SWAN": (3, 32, 0),  # g, x; library x, u; u; u p, p
 }
 
