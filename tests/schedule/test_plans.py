@@ -19,7 +19,7 @@ from tests.rules import CORE, interpreted
 from tests.schedule.run_plan import run_plan
 
 HERE = Path(__file__).parent
-FILES = [*sorted(zoo_folder().glob("*.opt")), HERE / "rules.opt"]
+FILES = [*sorted(zoo_folder().glob("*.opt")), *sorted(HERE.glob("*.opt"))]
 SHAPES = [(), (0,), (1,), (5,), (3, 5), (4, 4), (6, 2), (2, 3, 2, 2)]
 
 
