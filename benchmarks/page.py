@@ -181,11 +181,38 @@ def instructions(folder: Path) -> str:
     return table(head, rows)
 
 
+# ---------------------------------------------------------------- training
+
+
+def training(folder: Path) -> str:
+    """Losses of ours and of references: their means over seeds, how far these are apart, and the
+    reference's own standard deviation, within which they should be."""
+    found = _json(folder / "training.json")
+    head = ("rule", "reference", "ours", "its own", "apart", "seeds apart", "within")
+    return table(head, (_trained_row(found, *each) for each in found["references"].items()))
+
+
+def _trained_row(found: dict[str, Any], rule: str, reference: str) -> Sequence[str]:
+    ours, theirs = (
+        [
+            run["held_out"]
+            for key, run in found["runs"].items()
+            if key.startswith(f"{rule}, {side},")
+        ]
+        for side in ("ours", "reference")
+    )
+    apart = abs(statistics.fmean(ours) - statistics.fmean(theirs))
+    spread = statistics.stdev(theirs)
+    figures = (statistics.fmean(ours), statistics.fmean(theirs), apart, spread)
+    return rule, reference, *(f"{x:.4f}" for x in figures), "yes" if apart <= spread else "NO"
+
+
 # ---------------------------------------------------------------- the page
 
 
 PARTS = {
-    each.__name__: each for each in (aims, races, storage, torchao, codecs, kernels, instructions)
+    each.__name__: each
+    for each in (aims, races, storage, torchao, codecs, training, kernels, instructions)
 }
 
 
