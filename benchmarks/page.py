@@ -61,6 +61,9 @@ AIMS = (
     Aim("Lion", "pytorch_optimizer", "GPT-2 small", 7, 7),
     Aim("LAMB", "pytorch_optimizer", "GPT-2 small", 6, 6),
     Aim("Adan", "pytorch_optimizer", "GPT-2 small", 6, 6),
+    Aim("AdamW rounding at random, bfloat16", "torch fused, float32", "GPT-2 small", 1.6, 1.6),
+    Aim("AdamW with int8 states", "torch fused", "GPT-2 small", 0.7, 0.7),
+    Aim("AdamW with int8 states", "torchao.optim", "GPT-2 small", 10, 10),
 )
 
 
