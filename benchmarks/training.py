@@ -1,4 +1,4 @@
-"""Rules beside their references on a real task: `python -m benchmarks.training` (15 minutes of a core).
+"""Rules beside references on a real task: `python -m benchmarks.training` (15 minutes on a core).
 
 The character model of examples/train.py learns Python's source text with AdamW, Lion, SOAP, Muon
 and SWAN, each compiled here and from a reference, from the same weights on the same batches, over
