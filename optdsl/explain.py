@@ -375,6 +375,8 @@ class _Variant:
     def _number(self, value: Value) -> float:
         if value.op == "scalar":
             value = self.variant.scalars[value.attr("index")]
+        if value.type.on_device:  # what the host reads: once at most
+            return 1.0
         return float(host_number(value, self.facts))
 
     def _flops(self, value: Value) -> float:

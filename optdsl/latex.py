@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from optdsl.hosteval import Facts, host_number
-from optdsl.ir.coupling import changing, ends_of
+from optdsl.ir.coupling import ends_of
 from optdsl.ir.nodes import LoopBody, Rule, Value, reachable
+from optdsl.types import DType
 
 GREEK = {
     **{name: rf"\{name}" for name in ("alpha", "beta", "gamma", "delta", "kappa", "lambda", "mu")},
@@ -87,6 +88,7 @@ class _Printer:
     rule: Rule
     names: dict[Value, str] = field(default_factory=dict)
     texts: dict[Value, Text] = field(default_factory=dict)
+    loops: dict[Value, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.facts = Facts.steady(self.rule, (4, 3))
@@ -405,16 +407,19 @@ class _Printer:
         if len(steps) > len(body.args):
             text = " \\\\ ".join(steps)
             text = rf"\begin{{array}}{{l}} {text} \end{{array}}"
-        return Text(rf"\left[{text}\right]^{{{count} \times}}\left({first}\right)")
+        often = rf"^{{{count} \times}}"
+        if value.args[0].type.dtype is DType.BOOL:
+            often = rf"_{{\text{{if }} {count}}}"
+        return Text(rf"\left[{text}\right]{often}\left({first}\right)")
 
     def _within(self, loop: Value) -> Iterator[str]:
         """What a pass of a loop works out first: values with a name that it uses more than once."""
-        inside = changing(loop)
-        uses = Counter((*(arg for value in inside for arg in value.args), *ends_of(loop)))
+        values = reachable(ends_of(loop))
+        uses = Counter((*(arg for value in values for arg in value.args), *ends_of(loop)))
         taken = {self.texts[each].tex for each in loop.attr("body").args}
-        for value in reachable(ends_of(loop)):
-            named = value.name and uses[value] > 1 and value.op not in ("loop_arg", "full")
-            if value not in inside or not named:
+        for value in values:
+            named = value.name and uses[value] > 1 and value.args and value.op != "full"
+            if value in self.names or not named:
                 continue
             name = symbol(str(value.name))
             while name in taken:
@@ -424,7 +429,11 @@ class _Printer:
             self.texts[value] = Text(name)
 
     def op_loop_result(self, value: Value) -> Text:
-        return self._show(value.args[0])
+        """The whole loop for the first of its results, dots for the others."""
+        loop, arg = value.args[0], value.args[0].attr("body").args[value.attr("index")]
+        if self.loops.setdefault(loop, value) is value:
+            return self._show(loop)
+        return Text(rf"\left[\cdots\right]_{{{symbol(arg.name or 'x')}}}")
 
 
 def _unchanged(line: str) -> bool:

@@ -23,6 +23,7 @@ from optdsl.codegen.literals import LINE_LENGTH
 from optdsl.ir.coupling import couples, rank
 from optdsl.ir.nodes import LoopBody, Value, operands, reachable
 from optdsl.ops import OPS, Kind
+from optdsl.types import DType
 
 Text = Callable[[Value], str]
 
@@ -150,7 +151,12 @@ class Script:
         counter, first, around = "_", rank(loop), self.turns
         if body.index is not None and (self.uses[body.index] or first is not None):
             counter = self.name(body.index, body.index.name or "k")
-        self.add(f"for {counter} in range(int({self.text(loop.args[0])})):", loop)
+        count = self.text(loop.args[0])
+        if loop.args[0].type.dtype is DType.BOOL:  # what the host reads: once or not at all
+            counter = "0"
+            self.add(f"if {bare(count)}:", loop)
+        else:
+            self.add(f"for {counter} in range(int({count})):", loop)
         if first is not None:
             self.turns = (*around, str(first), counter)
         with self.deeper():

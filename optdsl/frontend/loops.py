@@ -88,6 +88,21 @@ class Loops(HostStates):
             self.fail("E313", "`repeat` takes a host number", stmt.count.span)
         self._loop(count, stmt.body, stmt.span)
 
+    # ------------------------------------------------------------ what the host reads
+
+    def host_branch(self, stmt: ast.If) -> bool:
+        """`if host(...)` of a tensor: each side as a loop that runs once or not at all. False where
+        the condition is another."""
+        read = read_by_host(stmt.condition)
+        if read is stmt.condition:
+            return False
+        condition = self._one_condition(read, "`if`")
+        if condition.type.on_device:
+            self._loop(condition, stmt.body, stmt.span)
+            if stmt.orelse:
+                self._loop(self.emit.map("not", [condition], stmt.span), stmt.orelse, stmt.span)
+        return condition.type.on_device
+
     # ------------------------------------------------------------ a loop as one value
 
     def _loop(
@@ -113,7 +128,8 @@ class Loops(HostStates):
             counter = self.emit.leaf(
                 "loop_arg", Instances.CONST, Place.HOST, DType.INT, loop=number, index=-1
             )
-            results, until = self._loop_body(keys, args, body, index, counter, span)
+            branch = count.type.on_device
+            results, until = self._loop_body(keys, args, body, index, counter, span, branch=branch)
             deciding = [count.type] if until is None else [count.type, until.type]
             found = [
                 _decided_by(deciding, self._joined(a, b, span))
@@ -124,7 +140,8 @@ class Loops(HostStates):
             types = found
         else:
             self.fail("E321", "a value's shape changes from one pass of the loop to the next", span)
-        self._one_until(until, results, counter, span)
+        self._together(until, results, counter, span)
+        self._together(count, results, counter, span)
         info = LoopBody(tuple(args), tuple(self._fitted(results, types, span)), until, counter)
         kind = Type(Instances.PARAM, SCALAR, Place.DEVICE, DType.REAL)
         operands = (count, *self._fitted(initial, types, span))
@@ -141,6 +158,8 @@ class Loops(HostStates):
         index: tuple[str, Value] | None,
         counter: Value,
         span: Span,
+        *,
+        branch: bool,
     ) -> tuple[list[Value], Value | None]:
         """The values of one pass, and the condition that ends the loop; the store is left as it
         was, but for the names that only the body gives a value."""
@@ -149,7 +168,7 @@ class Loops(HostStates):
         if index is not None:
             self.store[self.frame.local(index[0])] = self.emit.map("add", [index[1], counter], span)
         self.loop_depth += 1
-        self.turns = (*turns, counter)
+        self.turns = turns if branch else (*turns, counter)
         until = None
         try:
             for stmt in body:
@@ -168,22 +187,24 @@ class Loops(HostStates):
         return results, until
 
     def _until(self, until: ast.Until) -> Value:
-        expr = until.condition
-        if isinstance(expr, ast.Call) and expr.function == "host" and len(expr.args) == 1:
-            expr = expr.args[0].value
+        return self._one_condition(read_by_host(until.condition), "`until`")
+
+    def _one_condition(self, expr: ast.Expr, what: str) -> Value:
         condition = self.value(expr)
         self.need_condition(condition, expr.span)
         if not condition.type.shape.is_scalar:
-            self.fail("E319", "`until` takes one condition", expr.span, condition.type.describe())
+            self.fail("E319", f"{what} takes one condition", expr.span, condition.type.describe())
         return condition
 
-    def _one_until(
-        self, until: Value | None, results: list[Value], counter: Value, span: Span
+    def _together(
+        self, deciding: Value | None, results: list[Value], counter: Value, span: Span
     ) -> None:
-        """Parameters that pass through a loop together must leave it together."""
-        if until is None or until.type.instances < Instances.PARAM:
+        """Parameters that pass through a loop together must enter and leave it together."""
+        if deciding is None or deciding.type.instances < Instances.PARAM:
             return
-        for each in reachable([until, *results]):
+        if not deciding.type.on_device:
+            return
+        for each in reachable([deciding, *results]):
             row = OPS[each.op]
             couples = row.kind is Kind.CLOSURE or (
                 row.kind is Kind.REDUCE and each.attr("over") is not None
@@ -191,8 +212,8 @@ class Loops(HostStates):
             if couples and each.id > counter.id:
                 self.fail(
                     "E320",
-                    "`until` must hold for all parameters at once in a loop that reduces over them "
-                    "or evaluates the model",
+                    "the condition must be one for all parameters where they are reduced over, "
+                    "or the model is evaluated",
                     span,
                     help="reduce the condition with over = all",
                 )
@@ -246,6 +267,12 @@ class Loops(HostStates):
         if name in ("p", "g") and self.frame.kind == "rule":
             return P if name == "p" else self.frame.rule.gradient
         return self.frame.local(name)
+
+
+def read_by_host(expr: ast.Expr) -> ast.Expr:
+    """What `host(...)` reads; `expr` itself where it is no such call."""
+    called = isinstance(expr, ast.Call) and expr.function == "host" and len(expr.args) == 1
+    return expr.args[0].value if called and isinstance(expr, ast.Call) else expr
 
 
 def _decided_by(deciding: list[Type], type_: Type) -> Type:

@@ -11,7 +11,7 @@ from optdsl.frontend.axes import Axes
 from optdsl.frontend.bindings import Binding, Reported, Undefined
 from optdsl.frontend.core import STATEMENTS, P, Period, StateSlot
 from optdsl.frontend.expressions import RESERVED
-from optdsl.frontend.loops import assigned, titled
+from optdsl.frontend.loops import assigned, read_by_host, titled
 from optdsl.frontend.shapes import is_settled
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
@@ -85,7 +85,8 @@ class Statements(Axes):
             case ast.Assign():
                 self._assign(stmt)
             case ast.If(condition=condition):
-                self._branch(condition, stmt.body, stmt.orelse, stmt.span)
+                if not self.host_branch(stmt):
+                    self._branch(read_by_host(condition), stmt.body, stmt.orelse, stmt.span)
             case ast.When():
                 self._when(stmt)
             case ast.Every():

@@ -112,7 +112,7 @@ class Run(Evaluation):
         loops = self._together(value, i)
         bodies: dict[int, LoopBody] = {j: each.attr("body") for j, each in loops.items()}
         inside = frozenset[Value]().union(*map(changing, loops.values()))
-        left = {j: _passes(self.get(each.args[0], j)) for j, each in loops.items()}
+        left = {j: _passes(float(self.get(each.args[0], j))) for j, each in loops.items()}
         carried = {j: [self.get(arg, j) for arg in each.args[1:]] for j, each in loops.items()}
         for number in itertools.count():
             taking = frozenset(j for j in loops if left[j] > number)

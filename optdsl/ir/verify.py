@@ -392,7 +392,9 @@ class _Check:
 
     def op_loop(self, value: Value) -> None:
         body: LoopBody = value.attr("body")
-        self.need(not value.args[0].type.on_device, "the count is not on the host")
+        count = value.args[0].type
+        once = count.dtype is DType.BOOL and count.shape.is_scalar
+        self.need(once or not count.on_device, "the count is neither on the host nor a condition")
         self.need(len(body.results) == len(body.args), "results are not one per argument")
         for i, (start, arg, result) in enumerate(
             zip(value.args[1:], body.args, body.results, strict=False)

@@ -402,8 +402,11 @@ class ClassBuffers:
 
         def store(lo: int, hi: int, value: Tensor) -> None:
             tensors = self._tensors(name, indices[lo:hi])
-            for tensor, each in zip(tensors, value, strict=True):
-                tensor.copy_(each.reshape(tensor.shape))
+            shape = (len(tensors), *tensors[0].shape)
+            if value.numel() != math.prod(shape):  # one for all, such as an identity
+                value = value.expand(len(tensors), *value.shape)
+            for tensor, each in zip(tensors, value.reshape(shape), strict=True):
+                tensor.copy_(each)
 
         return store
 

@@ -151,10 +151,11 @@ class LibraryPass:
 
     @property
     def alone(self) -> bool:
-        """Whether each parameter runs it by itself, since it leaves a loop when it is done."""
-        loops = (v for v in reachable(each.value for each in self.outputs) if v.op == "loop")
-        untils = (loop.attr("body").until for loop in loops)
-        return any(u is not None and u.type.instances is Instances.PARAM for u in untils)
+        """Whether each parameter runs it by itself, since a number of its own decides how often."""
+        loops = [v for v in reachable(each.value for each in self.outputs) if v.op == "loop"]
+        deciding = (each for loop in loops for each in (loop.args[0], loop.attr("body").until))
+        own = (v for v in deciding if v is not None and v.type.on_device)
+        return any(value.type.instances is Instances.PARAM for value in own)
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,28 @@ optimizer Cautious(lr = 0.1, tries = 6):
         alone = 0.5 * alone
         until host(alone * norm(g) < 0.1)
     p -= lr * size * alone * (g @ eye(cols))
+
+optimizer Looks(lr = 0.1, gap = 2):
+    state q: [rows, rows] = eye(rows)
+    state since: [], last: []
+    since += 1
+    if host(since >= gap and norm(g) > 1.05 * last):
+        q = inverse(eye(rows) + g @ g.T)
+        since = 0
+        last = norm(g)
+    else:
+        last = 0.9 * last
+    p -= lr * (q @ g)
+
+optimizer Again(lr = 0.1):
+    d = g
+    if host(norm(g, over = all) > 1.5):
+        d += grad(p - lr * g)
+    elif host(norm(p, over = group) > 1):
+        d *= 2
+    p -= lr * d
 """
-NAMES = ("Inner", "Sides", "Retry", "Nested", "Cautious")
+NAMES = ("Inner", "Sides", "Retry", "Nested", "Cautious", "Looks", "Again")
 SHAPES = [(3, 4), (5,), (3, 4), (2, 3, 2), (0, 2)]
 
 
@@ -175,3 +195,24 @@ def test_each_parameter_leaves_its_own_loop(rules):
     # norm(g, over = group) is 0.63: one half. Alone, 0.28 / 4 and 0.57 / 8 are below 0.1.
     torch.testing.assert_close(params[0].detach(), -0.2 / 2 / 4 * torch.eye(2))
     torch.testing.assert_close(params[1].detach(), -0.4 / 2 / 8 * torch.eye(2))
+
+
+def test_the_host_runs_one_side_alone(rules, monkeypatch):
+    """An inverse for the parameter that looks, none for its neighbour of the same shape."""
+    found = []
+    real = optdsl.linalg.inverse
+    monkeypatch.setattr(optdsl.linalg, "inverse", lambda x: found.append(len(x)) or real(x))
+    params = [torch.zeros(2, 2).requires_grad_() for _ in range(2)]
+    optimizer = rules.Looks(params, gap=1, backend="cpu")
+    for sizes in ((1.0, 1.0), (1.0, 2.0)):
+        for p, size in zip(params, sizes, strict=True):
+            p.grad = size * torch.eye(2)
+        optimizer.step()
+    assert found == [1, 1, 1], "each looks at first, then the second again"
+
+
+def test_what_the_host_reads_is_one_condition_for_all_where_they_meet():
+    text = "optimizer X(lr = 0.1):\n    d = g\n    if host(norm(g) > 1):\n"
+    text += "        d = grad(p - g)\n    p -= lr * d\n"
+    with pytest.raises(optdsl.CompileError, match="must be one for all parameters"):
+        optdsl.compile_text(text)

@@ -97,6 +97,8 @@ COSTS = {
     # Matrix work between passes.
     "ScaledGD": (1, 24, 0),  # library g p, u; p u, p
     "GaLore": (1, 22.5, 1.5),  # of 64 directions in 512: library g, u; u p, p
+    # As GaLore with 128 directions in 1024, which a look rewrites: q, leading, cosines and counts.
+    "QGaLore": (1, 26.008, 3.003925323486328),
     "FRUGAL": (2, 36.001, 2.0009765625),
     "FRUGALSVD": (1, 25, 3),
     "Shampoo": (2, 64, 16),
