@@ -403,13 +403,11 @@ class _Printer:
             steps += [] if name == new else [rf"{name} \leftarrow {new}"]
         if body.until is not None:
             steps.append(rf"\text{{until }} {self._show(body.until).tex}")
-        text = r",\ ".join(steps)
-        if len(steps) > len(body.args):
-            text = " \\\\ ".join(steps)
-            text = rf"\begin{{array}}{{l}} {text} \end{{array}}"
-        often = rf"^{{{count} \times}}"
-        if value.args[0].type.dtype is DType.BOOL:
-            often = rf"_{{\text{{if }} {count}}}"
+        many = len(steps) > len(body.args)
+        text = (r" \\ " if many else r",\ ").join(steps)
+        text = rf"\begin{{array}}{{l}} {text} \end{{array}}" if many else text
+        once = value.args[0].type.dtype is DType.BOOL
+        often = rf"_{{\text{{if }} {count}}}" if once else rf"^{{{count} \times}}"
         return Text(rf"\left[{text}\right]{often}\left({first}\right)")
 
     def _within(self, loop: Value) -> Iterator[str]:
