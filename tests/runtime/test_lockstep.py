@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import optdsl
+import optdsl.zoo
 
 RULES = """
 optimizer Inner(lr = 0.1, n = 3, noise = 0.01):
@@ -216,3 +217,21 @@ def test_what_the_host_reads_is_one_condition_for_all_where_they_meet():
     text += "        d = grad(p - g)\n    p -= lr * d\n"
     with pytest.raises(optdsl.CompileError, match="must be one for all parameters"):
         optdsl.compile_text(text)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("shape", [(3,), (1, 4), ()], ids=str)
+def test_a_singular_matrix_and_no_gradient_leave_the_parameter(backend, shape):
+    p = torch.ones(shape, dtype=torch.float64, requires_grad=True)
+    optimizer = optdsl.zoo.GradNormSmooth([p], backend=backend)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = ((p - 1) ** 2).sum()
+        loss.backward()
+        return loss.detach()
+
+    hessian = torch.zeros(p.numel(), p.numel(), dtype=torch.float64)
+    optimizer.step(closure, inputs={"hessian": [hessian]})
+    assert torch.equal(p.detach(), torch.ones(shape, dtype=torch.float64))
+    assert float(optimizer.param_groups[0]["gamma"]) == 2, "a step of nothing loses nothing"
