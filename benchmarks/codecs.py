@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from optdsl.runtime.codecs import INT8, UINT8, Codec, tables
-from optdsl.runtime.cpu import ABLE, codec_source
+from optdsl.runtime.cpu.launch import ABLE, codec_source
 from optdsl.runtime.native import find_compiler, load
+from optdsl.runtime.storage.codecs import INT8, UINT8, Codec, tables
 
 RESULTS = Path(__file__).parent / "results" / "codecs.json"
 NUMBERS = 2048

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from optdsl.ir.nodes import Value, reachable
-from optdsl.runtime.copies import copied_whole
+from optdsl.runtime.parameters.copies import copied_whole
 from optdsl.schedule.plan import Buffer, Domain, KernelPass, LibraryPass, Pass, Plan, Variant
 from optdsl.schedule.storage import stored_as
 from optdsl.types import Storage

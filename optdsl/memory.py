@@ -21,10 +21,10 @@ import torch
 
 from optdsl.hosteval import Facts, host_number
 from optdsl.ir.nodes import Rule, StateDecl, Value, reachable
-from optdsl.runtime.cohorts import Member, matrix_view
+from optdsl.runtime.parameters.cohorts import Member, matrix_view
+from optdsl.runtime.parameters.state import state_shape
 from optdsl.runtime.program import State
-from optdsl.runtime.state import state_shape
-from optdsl.runtime.storage import Choice, choose
+from optdsl.runtime.storage.choice import Choice, choose
 from optdsl.schedule.plan import Domain, domain_of
 
 DTYPES = {

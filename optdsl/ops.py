@@ -9,7 +9,7 @@ itself, in std/std.opt.
 
 Texts hold `{0}`, `{1}`, ... for the operands, `{dim}` and so on for attributes. Functions in C
 come from templates/cpu/module.c.j2, for float or double alike; in Triton those without a prefix
-from runtime/triton_math.py.
+from runtime/triton/math.py.
 
 A `view` is its operand's memory read in another order: it costs nothing, and is taken wherever it
 is read. `error` is the bound in ulps of the result (float32 or float64 alike) that every target
@@ -237,7 +237,8 @@ _REDUCTIONS = [
         "minimum({0}, {1})", 1, 0.0,
         identity=float("inf"),
     ),
-    # Never in a kernel: worked out between stages from what lies in memory (runtime/joins.py).
+    # Never in a kernel: worked out between stages from what lies in memory, by
+    # runtime/stages/joins.py.
     Op(
         "kth_of", Kind.REDUCE, 1, "the k-th smallest element over parameters; attribute k", "",
         flops=20, error=0.0, identity=float("nan"),

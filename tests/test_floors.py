@@ -64,6 +64,10 @@ SEALED = "runtime"
 SHARED = ("axes", "draws", "hostmath", "linalg", "order")
 """Arithmetic that generated code and the interpreter must do alike; it imports nothing of ours."""
 
+# Of the runtime: what stands below all rooms, the rooms from the lowest up; all else is above.
+BELOW_ROOMS = ("program", "arrays", "counters", "model", "native")
+ROOMS = (("parameters",), ("storage",), ("states",), ("stages",), ("cpu", "triton"))
+
 # Packages that may be missing, and are imported where they are first needed.
 OPTIONAL = {"PIL", "matplotlib", "rich", "sklearn", "triton"}
 
@@ -163,6 +167,22 @@ def test_imports_go_down_the_floors(path: Path) -> None:
         if _is_ours(item.module) and FLOORS.get(_area(item.module), 99) > FLOORS[area]
     ]
     assert not wrong, f"floor {FLOORS[area]} imports from above: {wrong}"
+
+
+def _room(module: str) -> int:
+    """The height of a module of the runtime."""
+    name = module.split(".")[2]
+    if name in BELOW_ROOMS:
+        return -1
+    return next((at for at, rooms in enumerate(ROOMS) if name in rooms), len(ROOMS))
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if _area(_module(p)) == SEALED], ids=_label)
+def test_rooms_of_the_runtime_import_from_below(path: Path) -> None:
+    own = _room(_module(path))
+    inside = [i for i in _imports(path) if i.module.startswith(f"{PACKAGE}.{SEALED}.")]
+    wrong = [f"line {i.line}: {i.module}" for i in inside if _room(i.module) > own]
+    assert not wrong, "imports from a room above"
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if _area(_module(p)) == SEALED], ids=_label)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from optdsl.explain import PassReport, VariantReport
+from optdsl.runtime.arrays import Ints
 from optdsl.runtime.native import load
-from optdsl.runtime.tables import Ints
 
 CHUNK = 16_384
 """Elements of a chunk: 64 KiB of float32."""

@@ -1,6 +1,6 @@
-"""The block codecs of runtime/codecs.py as C: arithmetic on codes instead of tables.
+"""The block codecs of runtime/storage/codecs.py as C: arithmetic on codes instead of tables.
 
-Input: the codecs. Output: the text of runtime/codecs.c, which goes behind lanes.c and
+Input: the codecs. Output: the text of runtime/storage/codecs.c, which goes behind lanes.c and
 storage.c. For a codec NAME of `C_NAMES`, on one block of numbers:
 
     void decode_NAME(const unsigned char *packed, float scale, float *x);
@@ -17,7 +17,7 @@ is 22 instructions instead of 28, which was foreseen to take 0.79 of the time an
 a number to codes and 0.26 from them, on a core of a busy machine.
 
 Relies on: templates/cpu/codecs. Does not do: say which states are stored so; Triton
-(runtime/triton_codecs.py).
+(runtime/triton/codecs.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fractions import Fraction
 import numpy as np
 
 from optdsl.codegen.templates import render
-from optdsl.runtime.codecs import CODECS, FP8_LARGEST, LEAST_SCALE, Codec, tables
+from optdsl.runtime.storage.codecs import CODECS, FP8_LARGEST, LEAST_SCALE, Codec, tables
 
 C_NAMES = {each: f"{'' if each.signed else 'u'}{each.name}" for each in CODECS}
 """What a codec is called in C: int8, uint8, int4, uint4, fp8."""
@@ -40,7 +40,7 @@ that begin, in steps of 1, between the cut below and the cut above."""
 
 
 def runtime_source() -> str:
-    """The text of runtime/codecs.c: all codecs, in the order of CODECS."""
+    """The text of runtime/storage/codecs.c: all codecs, in the order of CODECS."""
     head = "/* Made by optdsl/codegen/codecs.py; goes behind storage.c. */"
     calls = [f"BLOCKS({C_NAMES[each]}, {each.block}, {each.per_byte})" for each in CODECS]
     texts = [_map(each) + _block(each) for each in CODECS]

@@ -2,7 +2,7 @@
 
 Input: a plan. Output: the texts of `decide`, `check`, `fill`, `dims` and of scalar rows, and what
 they read of a parameter. In them `h` is a parameter group and `e` what is known of a parameter
-besides (see runtime/cohorts.py).
+besides (see runtime/parameters/cohorts.py).
 
 Relies on: script.py, hostmath (IEEE double: no exceptions). Does not do: call them.
 """

@@ -1,9 +1,9 @@
 """Library passes as Python functions over batches of matrices.
 
 Input: a plan. Output: the texts of functions `name(inputs, scalars, results, sizes)`, one a pass;
-what they are given is said in runtime/library.py. A batch has all parameters of one shape as its
-first axis; with `view last`, a parameter's own matrices as its second. A pass whose loops tie
-parameters together is a generator, which yields what it asks of all (runtime/lockstep.py).
+what they are given is said in runtime/stages/library.py. A batch has all parameters of one shape as
+its first axis; with `view last`, a parameter's own matrices as its second. A pass whose loops tie
+parameters together is a generator, which yields what it asks of all (runtime/stages/lockstep.py).
 
 Relies on: script.py, the op table's `torch` column. Does not do: shapes, memory (runtime).
 """

@@ -2,8 +2,9 @@
 
 Input: a typed rule. Output: a sentence for each such statement, with its place: `coupled` those
 that tie parameters together, so that none can step before the others (runtime/release.py), and
-`unpaired` the first that makes no sense of a complex parameter as pairs (runtime/pairs.py), `whole`
-the first that a part of a parameter is not enough for (runtime/shards.py).
+`unpaired` the first that makes no sense of a complex parameter as pairs
+(runtime/parameters/pairs.py), `whole` the first that a part of a parameter is not enough for
+(runtime/parameters/shards.py).
 
 Relies on: the op table, domains of a plan. Does not do: the work of these statements.
 """

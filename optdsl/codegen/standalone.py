@@ -24,8 +24,8 @@ FILES = (
     "hostmath.py",
     "linalg.py",
     "order.py",
-    "runtime/*.py",
-    "runtime/*.c",
+    "runtime/**/*.py",
+    "runtime/**/*.c",
 )
 _IMPORT = re.compile(r"^(\s*(?:from|import) )optdsl\b", re.MULTILINE)
 

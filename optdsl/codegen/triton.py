@@ -1,18 +1,18 @@
 """A plan's kernel passes as Triton: one `@triton.jit` kernel a pass, for all tensors of a class.
 
 Input: a plan. Output: the text of a Python module that imports triton and
-`optdsl.runtime.triton_math` and defines the kernels, named as their passes. A kernel reads the
+`optdsl.runtime.triton.math` and defines the kernels, named as their passes. A kernel reads the
 tables that runtime/program.py describes; one program works one task. Its other parameters:
 
     P, REAL   the gradient's dtype and the one that values are computed in
-    NAME_type how p, or a state of its size, lies in memory (see runtime/triton_storage.py)
+    NAME_type how p, or a state of its size, lies in memory (see runtime/triton/storage.py)
     BLOCK     columns of a block (layout rows), or not less than the elements of any task (flat)
     ROWS      rows of a tile: a power of two, not less than the rows of any task
     WHOLE     what is worked as a whole (flat): elements of an access of 128 bits, blocks of codes
     ALIGNED   every pointer is a multiple of 16 bytes and, in layout rows, cols one of 16
 
 Relies on: body.py for the lines, triton_places.py for addresses, templates/triton/ for the frames.
-Does not do: launching and block sizes (runtime/triton.py), host functions (host.py).
+Does not do: launching and block sizes (runtime/triton/launch.py), host functions (host.py).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ IMPORTED = (
     *("maximum", "minimum", "power", "round_even", "sign", "sqrt", "tanh"),
 )
 STORAGE = ("kept", "load", "save")
-"""What kernels import of triton_math.py and of triton_storage.py."""
+"""What kernels import of triton/math.py and of triton/storage.py."""
 FRAME = (
     *("tasks", "pointers", "shapes", "scalars", "partials", "results", "live", "P", "REAL"),
     *("BLOCK", "ROWS", "LANES", "WHOLE", "ALIGNED", "task", "tensor", "lo", "n", "end"),
@@ -72,7 +72,7 @@ def triton_kernels(plan: Plan, prologues: Sequence[str] = ()) -> str:
     for module, functions in (("math", IMPORTED), ("storage", STORAGE)):
         used = [each for each in functions if _mentions(kernels.values(), each)]
         if used:
-            left = f"from optdsl.runtime.triton_{module} import "
+            left = f"from optdsl.runtime.triton.{module} import "
             imports.append(_wrapped(left, used, "", 0, brackets=True))
     text = render("triton/module.py.j2", imports=imports, kernels=list(kernels.values()))
     return "\n".join(_fit(line) for line in text.splitlines()) + "\n"

@@ -5,7 +5,7 @@ the first element of the program's task, so that what a lane adds is small and o
 flat pass, `c` in a pass over rows, whose pointers already stand one at each row. p and the states
 of its size, whose storage a class chooses, have a place (NAME_at) in the stead of a pointer.
 
-Relies on: the tables of runtime/program.py, runtime/triton_storage.py.
+Relies on: the tables of runtime/program.py, runtime/triton/storage.py.
 Does not do: expressions (body.py), frames (triton.py).
 """
 

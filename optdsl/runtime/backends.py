@@ -2,7 +2,7 @@
 
 Input: the name that the user gave and a device. Output: a `Backend`, or None for the reference.
 
-Relies on: cpu.py, and triton.py where triton is installed. Does not do: launching.
+Relies on: cpu/, and triton/ where triton is installed. Does not do: launching.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import torch
 
-from optdsl.runtime import cpu
 from optdsl.runtime.counters import Counters
+from optdsl.runtime.cpu import launch as cpu
 from optdsl.runtime.native import NativeError
-from optdsl.runtime.packing import Able
 from optdsl.runtime.program import Program
-from optdsl.runtime.stages import DevicePlan, Runner
-from optdsl.runtime.tables import Cutting
+from optdsl.runtime.stages.packing import Able
+from optdsl.runtime.stages.plan import DevicePlan, Runner
+from optdsl.runtime.stages.tables import Cutting
 
 BACKENDS = ("auto", "cpu", "triton", "reference")
 GPUS = ("cuda", "xpu")
@@ -81,7 +81,7 @@ def check_compiled(program: Program, backend: Backend | None) -> None:
 def _triton(name: str, device: torch.device, fallback: bool) -> Backend | None:
     try:
         # Not at the top: triton is not there on every system, and takes 0.3 s to import.
-        triton = importlib.import_module(".triton", __package__)
+        triton = importlib.import_module(".triton.launch", __package__)
     except ImportError as error:
         if name == "auto" and fallback:
             _warn(str(error))

@@ -18,18 +18,19 @@ import torch
 from torch import Tensor
 
 from optdsl.runtime.backends import Backend, check_compiled, choose_backend
-from optdsl.runtime.checkpoint import Loaded
-from optdsl.runtime.cohorts import Cohort, advance, make_cohorts, split_cohorts
 from optdsl.runtime.counters import Counters
-from optdsl.runtime.decisions import INACTIVE, count, decide
-from optdsl.runtime.evaluations import checked_model, evaluate
-from optdsl.runtime.gradients import Gradients, Scanner, no_gradients, unscaling
-from optdsl.runtime.groups import check_static, flat, make_members, plain_hypers, static_values
-from optdsl.runtime.holdings import Group, Holdings, describe
-from optdsl.runtime.joins import join
-from optdsl.runtime.lockstep import run_batches
 from optdsl.runtime.model import Model
-from optdsl.runtime.modes import evaluation
+from optdsl.runtime.parameters.cohorts import Cohort, advance, make_cohorts, split_cohorts
+from optdsl.runtime.parameters.gradients import Gradients, Scanner, no_gradients, unscaling
+from optdsl.runtime.parameters.groups import (
+    check_static,
+    flat,
+    make_members,
+    plain_hypers,
+    static_values,
+)
+from optdsl.runtime.parameters.state import Changes, ParameterState, StateTable
+from optdsl.runtime.parameters.tensors import Listing, Tensors
 from optdsl.runtime.plans import KEPT_PLANS, Plans, check_shared, set_addresses
 from optdsl.runtime.program import Program
 from optdsl.runtime.reference import Interpreter, reference_step
@@ -40,10 +41,15 @@ from optdsl.runtime.residence import (
     check_capture,
     forbid,
 )
-from optdsl.runtime.stages import DevicePlan, Order, StepClass
-from optdsl.runtime.state import Changes, ParameterState, StateTable
-from optdsl.runtime.storage import Choice
-from optdsl.runtime.tensors import Listing, Tensors
+from optdsl.runtime.stages.evaluations import checked_model, evaluate
+from optdsl.runtime.stages.joins import join
+from optdsl.runtime.stages.lockstep import run_batches
+from optdsl.runtime.stages.plan import DevicePlan, Order, StepClass
+from optdsl.runtime.states.checkpoint import Loaded
+from optdsl.runtime.states.decisions import INACTIVE, count, decide
+from optdsl.runtime.states.holdings import Group, Holdings, describe
+from optdsl.runtime.states.modes import evaluation
+from optdsl.runtime.storage.choice import Choice
 
 Static = tuple[tuple[str, Any], ...]
 """The entries of a group that may not change, with the values that they had at first."""

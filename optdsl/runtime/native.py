@@ -97,7 +97,7 @@ def runtime_text(name: str) -> str:
     """A C file of the runtime, by its path in there."""
     # By the module's loader: a standalone file carries the runtime, its C too, within itself.
     loader: Any = cast(Any, __spec__).loader
-    text: str = loader.get_data(str(Path(__file__).with_name(name))).decode()
+    text: str = loader.get_data(str(Path(__file__).parent / name)).decode()
     return text
 
 

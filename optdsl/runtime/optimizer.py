@@ -28,11 +28,11 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
-from optdsl.runtime import checkpoint
 from optdsl.runtime.backends import BACKENDS
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.engine import Engine
-from optdsl.runtime.groups import (
+from optdsl.runtime.model import Model
+from optdsl.runtime.parameters.groups import (
     begin_host_states,
     check_found,
     check_hypers,
@@ -41,15 +41,21 @@ from optdsl.runtime.groups import (
     check_parameters,
     normalize_attributes,
 )
-from optdsl.runtime.model import Model
-from optdsl.runtime.modes import Evaluating
-from optdsl.runtime.packing import copies
+from optdsl.runtime.parameters.state import plain_table
 from optdsl.runtime.program import TABLE_VERSION, Program
 from optdsl.runtime.reference import Interpreter
 from optdsl.runtime.release import Releasing
 from optdsl.runtime.residence import check_capturable
-from optdsl.runtime.state import plain_table
-from optdsl.runtime.storage import Choice, check_exempt, check_halves, choose, choose_rounding
+from optdsl.runtime.stages.packing import copies
+from optdsl.runtime.states import checkpoint
+from optdsl.runtime.states.modes import Evaluating
+from optdsl.runtime.storage.choice import (
+    Choice,
+    check_exempt,
+    check_halves,
+    choose,
+    choose_rounding,
+)
 
 
 class Replanned(Protocol):

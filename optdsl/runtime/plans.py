@@ -4,7 +4,7 @@ Input: cohorts with their variants, gradients. Output: a `DevicePlan` a device w
 made anew only when a tensor moved, a state was replaced, or another set of parameters has
 gradients.
 
-Relies on: stages.py and the targets. Does not do: the choice of variants, running (engine.py).
+Relies on: stages/ and the targets. Does not do: the choice of variants, running (engine.py).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from optdsl.runtime.backends import Backend
-from optdsl.runtime.buffers import Arena
 from optdsl.runtime.counters import Counters
-from optdsl.runtime.gradients import Gradients
-from optdsl.runtime.holdings import Holdings, is_shared
+from optdsl.runtime.parameters.gradients import Gradients
 from optdsl.runtime.program import Program
-from optdsl.runtime.stages import DevicePlan, Order, plan_device
-from optdsl.runtime.storage import compute_dtype
+from optdsl.runtime.stages.buffers import Arena
+from optdsl.runtime.stages.plan import DevicePlan, Order, plan_device
+from optdsl.runtime.states.holdings import Holdings, is_shared
+from optdsl.runtime.storage.choice import compute_dtype
 
 KEPT_PLANS = 16
 """Vectors of variants whose plans are kept; `every k` alternates between two. Parameters that step

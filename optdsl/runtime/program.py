@@ -1,13 +1,13 @@
 """What a generated module says of itself: data, host functions, and the tables of a step.
 
 Input: written by codegen, as a literal in the generated module. Relies on: nothing but the
-standard library. Does not do: the step (engine.py), any target's call (cpu.py, triton.py).
+standard library. Does not do: the step (engine.py), any target's call (cpu/, triton/).
 
 Tables of a class (a variant x device x dtypes x alignment), int64 unless said otherwise:
 
     pointers  [tensors, K+C] address of each of the variant's buffers, in the order of
                              `Variant.buffers`; then, in the order of `Variant.stored`, of what lies
-                             beside a buffer's elements (see storage.py), 0 where nothing does
+                             beside a buffer's elements (see storage/), 0 where nothing does
     shapes    [tensors, 8]   numel, rows, cols, batch, scalar row, offset of the tensor's TENSOR
                              results, of its GROUP results, of its MATRIX and COL results
     tasks     [tasks, 4]     tensor, lo, hi, offset into partials
@@ -45,7 +45,7 @@ TABLE_VERSION = 3
 EVALUATIONS = ("loss_at", "grad_at")
 """What is asked of the model."""
 STORAGES = ("float32", "bf16", "fp16", "param", "fp8", "int8", "int4")
-"""What a state may be stored as, by the names of the language; storage.py knows how."""
+"""What a state may be stored as, by the names of the language; storage/ knows how."""
 
 
 @dataclass(frozen=True)

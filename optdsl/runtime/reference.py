@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optdsl.runtime.cohorts import Cohort, Member
-from optdsl.runtime.holdings import Holdings, is_shared
 from optdsl.runtime.model import Model, Part
+from optdsl.runtime.parameters.cohorts import Cohort, Member
 from optdsl.runtime.program import State
-from optdsl.runtime.rounding import rounding_keys
-from optdsl.runtime.storage import compute_dtype
+from optdsl.runtime.states.holdings import Holdings, is_shared
+from optdsl.runtime.storage.choice import compute_dtype
+from optdsl.runtime.storage.rounding import rounding_keys
 
 
 @dataclass

@@ -10,7 +10,7 @@ of elements.
     inputs  [rows, n]   float64: what `Prologue.inputs` gives
     gate    [2]         float64: the scaler's scale, found_inf
 
-Relies on: stages.py. Does not do: launching a kernel (triton.py), the choice to reside (engine.py).
+Relies on: stages/. Does not do: launching a kernel (triton/), the choice to reside (engine.py).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optdsl.runtime.checkpoint import Loaded, copy_in_place
-from optdsl.runtime.cohorts import Cohort
-from optdsl.runtime.gradients import Gradients
-from optdsl.runtime.holdings import describe
-from optdsl.runtime.matching import STEPS
+from optdsl.runtime.arrays import Floats
+from optdsl.runtime.parameters.cohorts import Cohort
+from optdsl.runtime.parameters.gradients import Gradients
+from optdsl.runtime.parameters.state import STEP
 from optdsl.runtime.plans import set_addresses
 from optdsl.runtime.program import Program
-from optdsl.runtime.stages import DevicePlan, PrologueCall, ResidentRunner, StepClass
-from optdsl.runtime.state import STEP
-from optdsl.runtime.tables import Floats
+from optdsl.runtime.stages.plan import DevicePlan, PrologueCall, ResidentRunner, StepClass
+from optdsl.runtime.states.checkpoint import Loaded, copy_in_place
+from optdsl.runtime.states.holdings import describe
+from optdsl.runtime.states.matching import STEPS
 
 Groups = Sequence[Mapping[str, Any]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optdsl.runtime.codecs import LEAST_SCALE, Codec
+from optdsl.runtime.storage.codecs import LEAST_SCALE, Codec
 from optdsl.types import Storage
 
 # dtype -> bits of the significand, exponent of the smallest normal number

@@ -21,9 +21,9 @@ from optdsl.interpreter import Member
 from optdsl.interpreter.run import Run
 from optdsl.ir.nodes import Rule, StateDecl
 from optdsl.passes.variants import Straight
-from optdsl.runtime.codecs import Codec
 from optdsl.runtime.optimizer import Optimizer
-from optdsl.runtime.transfer import loaded
+from optdsl.runtime.states.transfer import loaded
+from optdsl.runtime.storage.codecs import Codec
 from optdsl.schedule.levels import library_values
 from optdsl.schedule.plan import Decision, Plan
 from optdsl.types import Instances

@@ -23,7 +23,7 @@ from torch import Tensor
 from optdsl.interpreter import Member
 from optdsl.interpreter.members import matrix_sizes
 from optdsl.runtime.program import Program
-from optdsl.runtime.storage import compute_dtype
+from optdsl.runtime.storage.choice import compute_dtype
 
 ENTRIES = 3
 """Along an axis that an input has of its own."""

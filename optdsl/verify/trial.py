@@ -22,11 +22,11 @@ from torch import Tensor
 from optdsl.interpreter import Member
 from optdsl.ir.nodes import Rule
 from optdsl.passes.variants import Straight
-from optdsl.runtime.holdings import is_shared
 from optdsl.runtime.native import NativeError
 from optdsl.runtime.optimizer import Optimizer
 from optdsl.runtime.program import Input
-from optdsl.runtime.transfer import loaded
+from optdsl.runtime.states.holdings import is_shared
+from optdsl.runtime.states.transfer import loaded
 from optdsl.schedule.plan import Plan
 from optdsl.verify.judge import Judge, Outcome, Place
 from optdsl.verify.settings import Setting, later

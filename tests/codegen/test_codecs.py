@@ -1,4 +1,4 @@
-"""Codecs in C: bit for bit those of runtime/codecs.py, in loops of vectors of any length."""
+"""Codecs in C: bit for bit those of runtime/storage/codecs.py, in loops of any vectors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import torch
 from benchmarks import codecs as benchmark
 from optdsl.codegen.codecs import C_NAMES, runtime_source
 from optdsl.resources import PACKAGE
-from optdsl.runtime.codecs import CODECS, FP8, Codec, tables
-from optdsl.runtime.cpu import ABLE, codec_source
+from optdsl.runtime.cpu.launch import ABLE, codec_source
 from optdsl.runtime.native import FLAGS, find_compiler, load
+from optdsl.runtime.storage.codecs import CODECS, FP8, Codec, tables
 
 VECTORS = {"native": (), "8 lanes": ("-mno-avx512f",), "loops": ("-mno-avx512f", "-mno-avx2")}
 every = pytest.mark.parametrize("form", CODECS, ids=C_NAMES.get)
@@ -159,7 +159,7 @@ def test_the_maps_are_worked_out_in_vectors(tmp_path: Path) -> None:
 
 
 def test_the_runtime_carries_these_functions(request: pytest.FixtureRequest) -> None:
-    file = PACKAGE / "runtime" / "codecs.c"
+    file = PACKAGE / "runtime" / "storage" / "codecs.c"
     if request.config.getoption("--update-golden"):
         file.write_text(runtime_source(), encoding="utf-8")
     assert file.read_text("utf-8") == runtime_source()

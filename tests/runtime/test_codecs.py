@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from optdsl.runtime.codecs import (
+from optdsl.runtime.storage.codecs import (
     CODECS,
     FP8,
     INT4,

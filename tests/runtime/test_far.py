@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import optdsl
-from optdsl.runtime import tables
+from optdsl.runtime.stages import tables
 from optdsl.zoo import AdamW
 
 FAR = 2**31

@@ -391,7 +391,7 @@ def test_a_copy_of_the_states_is_plain():
 
 
 def test_without_a_compiler_the_error_says_so(monkeypatch):
-    from optdsl.runtime import cpu
+    from optdsl.runtime.cpu import launch as cpu
 
     monkeypatch.setenv("CC", "/nonexistent/cc")
     cpu.driver.cache_clear()
@@ -451,7 +451,7 @@ def test_the_reference_target_keeps_states_alike():
 
 
 def test_the_reference_target_stands_in_with_one_warning(monkeypatch):
-    from optdsl.runtime import cpu
+    from optdsl.runtime.cpu import launch as cpu
 
     monkeypatch.setenv("CC", "/nonexistent/cc")
     cpu.driver.cache_clear()

@@ -11,10 +11,10 @@ import torch
 from torch.nn import Parameter
 
 import optdsl
-from optdsl.runtime import cpu
-from optdsl.runtime.nearness import Phase, phases
-from optdsl.runtime.stages import DevicePlan
-from optdsl.runtime.tables import StageTable
+from optdsl.runtime.cpu import launch as cpu
+from optdsl.runtime.cpu.nearness import Phase, phases
+from optdsl.runtime.stages.plan import DevicePlan
+from optdsl.runtime.stages.tables import StageTable
 
 SHAPES = [(64, 48), (5,), (300, 200), (1000,), (0,), (7, 3), (40_000,), ()] * 3
 

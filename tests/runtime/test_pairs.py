@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import optdsl.zoo
-from optdsl.runtime.pairs import as_complex, as_real
+from optdsl.runtime.parameters.pairs import as_complex, as_real
 
 
 def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex64) -> Tensor:

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import optdsl.zoo
-from optdsl.runtime.cpu import codec_functions
-from optdsl.runtime.rounding import of_half, random_bits, rounding_keys
-from optdsl.runtime.stored import BF16, FP16, Codec
+from optdsl.runtime.cpu.launch import codec_functions
+from optdsl.runtime.storage.rounding import of_half, random_bits, rounding_keys
+from optdsl.runtime.storage.stored import BF16, FP16, Codec
 
 WAYS: dict[str, dict[str, Any]] = {
     "stochastic": {"rounding": "stochastic"},

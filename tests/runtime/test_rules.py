@@ -178,7 +178,7 @@ def test_rules_that_torch_has_step_alike_and_trade_checkpoints(name, peer, optio
 
 @pytest.mark.parametrize("name", ["ClippedLion", "LAMB", "Adafactor"])
 def test_threads_do_not_change_a_bit(name, monkeypatch):
-    monkeypatch.setattr("optdsl.runtime.cpu.SERIAL_WORK", 0)
+    monkeypatch.setattr("optdsl.runtime.cpu.launch.SERIAL_WORK", 0)
     results = []
     for threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)

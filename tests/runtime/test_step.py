@@ -229,7 +229,8 @@ def test_library_batches_are_cut_to_the_scratch_limit(monkeypatch):
     set_gradients(twin, 0)
     ours, parts = Gram(params), Gram(twin)
     ours.step()
-    monkeypatch.setattr("optdsl.runtime.library.SCRATCH_BYTES", 1000)  # 49 numbers a parameter
+    # A parameter takes 49 numbers.
+    monkeypatch.setattr("optdsl.runtime.stages.library.SCRATCH_BYTES", 1000)
     parts.step()
     close(params, copies(twin))
 
@@ -311,7 +312,7 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
     results = []
     for threads in (1, 2, 3, 7):
         monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
-        monkeypatch.setattr("optdsl.runtime.cpu.SERIAL_WORK", 0)
+        monkeypatch.setattr("optdsl.runtime.cpu.launch.SERIAL_WORK", 0)
         params = parameters([(500, 77), (3, 4), (90_001,)], torch.float32)
         both = [Distance(params), Factored(params)]
         for step in range(2):

@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 import optdsl.zoo
 from optdsl import generated
-from optdsl.runtime import codecs
+from optdsl.runtime.storage import codecs
 from optdsl.schedule.storage import stored_as
 from optdsl.verify import DTYPES
 from optdsl.verify.settings import settings

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optdsl.axes import AXIS_SIZES, axis_sizes
-from optdsl.runtime.cohorts import ONE, Sizes, make_cohorts, matrix_view, split_cohorts
-from optdsl.runtime.cpu import deal, driver
-from optdsl.runtime.groups import make_members
+from optdsl.runtime.cpu.launch import deal, driver
+from optdsl.runtime.parameters.cohorts import ONE, Sizes, make_cohorts, matrix_view, split_cohorts
+from optdsl.runtime.parameters.groups import make_members
 from optdsl.runtime.program import Kernel, Reduction, Variant
-from optdsl.runtime.tables import (
+from optdsl.runtime.stages.tables import (
     Cutting,
     Entry,
     ResultLayout,

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import optdsl.zoo
-from optdsl.runtime import tensors
-from optdsl.runtime.gradients import Scanner
-from optdsl.runtime.tensors import Listing, Tensors
+from optdsl.runtime.parameters import tensors
+from optdsl.runtime.parameters.gradients import Scanner
+from optdsl.runtime.parameters.tensors import Listing, Tensors
 
 SHAPES = [(3, 4), (0,), (), (5,)]
 

@@ -10,8 +10,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from optdsl.runtime.triton_codecs import decode_block, encode_block, pack, unpack
-from optdsl.runtime.triton_math import element_pointer
+from optdsl.runtime.triton.codecs import decode_block, encode_block, pack, unpack
+from optdsl.runtime.triton.math import element_pointer
 
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 

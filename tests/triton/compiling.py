@@ -32,11 +32,11 @@ TARGETS = {
     "sm_100": ("cuda", 100, 32),
     "gfx942": ("hip", "gfx942", 64),
 }
-RUNTIME = "optdsl.runtime.triton_finish"
+RUNTIME = "optdsl.runtime.triton.finish"
 """The source of the kernel that finishes reductions."""
 CODECS = "tests.triton.codec_kernels"
-PLACE = "optdsl.runtime.triton_place"
-KEYS = "optdsl.runtime.triton_keys"
+PLACE = "optdsl.runtime.triton.place"
+KEYS = "optdsl.runtime.triton.keys"
 WRITTEN = (RUNTIME, CODECS, PLACE, KEYS)
 """Modules of kernels; every other source is a plan's."""
 
@@ -47,9 +47,10 @@ DTYPES["fp64"] = ("float64", 8)
 @dataclass(frozen=True)
 class Job:
     """One compilation. `source` names what defines the kernels: RUNTIME, or see `plan_of`. `tile`
-    is (BLOCK,) or (ROWS, BLOCK), of the finish (COUNT, WIDTH); `operands` as runtime/triton.py has
-    it; `kept` are codecs of buffers that the rule does not say. With `moves` nothing but what the
-    kernel moves is asked for; with `counts`, for NVIDIA, its instructions, too."""
+    is (BLOCK,) or (ROWS, BLOCK), of the finish (COUNT, WIDTH); `operands` as
+    runtime/triton/launch.py has it; `kept` are codecs of buffers that the rule does not say. With
+    `moves` nothing but what the kernel moves is asked for; with `counts`, for NVIDIA, its
+    instructions, too."""
 
     source: str
     kernel: str
@@ -118,8 +119,8 @@ def compile_one(job: Job, function: Any) -> Finding:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from optdsl.runtime.triton import OPTIONS, options_of
-    from optdsl.runtime.triton_codecs import BLOCKS
+    from optdsl.runtime.triton.codecs import BLOCKS
+    from optdsl.runtime.triton.launch import OPTIONS, options_of
 
     pointers = dict.fromkeys(("tasks", "pointers", "shapes", "records", "live"), "*i64")
     pointers |= dict.fromkeys(("scalars", "partials", "results", "source"), "*fp64")

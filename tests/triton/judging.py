@@ -8,8 +8,8 @@ from dataclasses import replace
 from optdsl.codegen.host import Host
 from optdsl.codegen.prologue import Prologues
 from optdsl.ir.nodes import reachable
-from optdsl.runtime.triton import CODED_ROWS, NARROW, WIDE, block_of, operands
-from optdsl.runtime.triton_codecs import BLOCKS
+from optdsl.runtime.triton.codecs import BLOCKS
+from optdsl.runtime.triton.launch import CODED_ROWS, NARROW, WIDE, block_of, operands
 from optdsl.schedule.plan import Domain
 from optdsl.types import Storage
 from tests.triton.compiling import DTYPES, KEYS, PLACE, RUNTIME, TARGETS, WRITTEN, Finding, Job

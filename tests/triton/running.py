@@ -11,9 +11,9 @@ from torch import Tensor
 from optdsl.codegen.prologue import triton_source
 from optdsl.ir.nodes import reachable
 from optdsl.runtime import program
-from optdsl.runtime.cohorts import ONE, Sizes
 from optdsl.runtime.counters import Counters
-from optdsl.runtime.tables import (
+from optdsl.runtime.parameters.cohorts import ONE, Sizes
+from optdsl.runtime.stages.tables import (
     ClassTable,
     Cutting,
     Entry,
@@ -21,7 +21,7 @@ from optdsl.runtime.tables import (
     StageBuilder,
     class_table,
 )
-from optdsl.runtime.triton import TritonRunner
+from optdsl.runtime.triton.launch import TritonRunner
 from optdsl.schedule.plan import Buffer, Domain, KernelPass, LibraryPass, Plan, Variant
 from optdsl.types import Storage
 from tests.evaluation import Parameter, evaluate, run_step

@@ -1,4 +1,4 @@
-"""Codecs in Triton: bit for bit those of runtime/codecs.py, compiled without tables or stack."""
+"""Codecs in Triton: bit for bit those of runtime/storage/codecs.py, without tables or stack."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from optdsl.codegen.codecs import C_NAMES
-from optdsl.runtime.codecs import CODECS, INT8, Codec, Encoded
-from optdsl.runtime.triton_codecs import BLOCKS
+from optdsl.runtime.storage.codecs import CODECS, INT8, Codec, Encoded
+from optdsl.runtime.triton.codecs import BLOCKS
 from tests.codegen.test_codecs import same_bits, telling_numbers, with_one
 from tests.triton import codec_kernels
 from tests.triton.compiling import CODECS as SOURCE

@@ -14,7 +14,7 @@ from triton.runtime.interpreter import GridExecutor
 
 import optdsl.zoo
 from optdsl.explain import explain_plan
-from optdsl.runtime.triton import TritonRunner
+from optdsl.runtime.triton.launch import TritonRunner
 from tests.rules import CORE
 from tests.triton.sources import ZOO, plan_of
 

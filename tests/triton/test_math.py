@@ -1,4 +1,4 @@
-"""The functions of runtime/triton_math.py keep the op table's bounds and C's special cases."""
+"""The functions of runtime/triton/math.py keep the op table's bounds and C's special cases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from optdsl.ops import OPS
-from optdsl.runtime import triton_math
+from optdsl.runtime.triton import math as triton_math
 
 BLOCK = 8192
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-310, 1e-40, -1e-40, 1e-30, 1e30, 1e300]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optdsl.ops import OPS, Kind
-from optdsl.runtime.triton import CUTTING
+from optdsl.runtime.triton.launch import CUTTING
 from tests import plans
 from tests.rules import marked
 from tests.triton.running import CUTTING as SMALL

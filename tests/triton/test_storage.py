@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import optdsl.zoo
-from optdsl.runtime import triton as target
-from optdsl.runtime.packing import Able
+from optdsl.runtime.stages.packing import Able
+from optdsl.runtime.triton import launch as target
 from tests.triton.graphs import capture
 from tests.verify.test_trials import subject
 

@@ -321,7 +321,8 @@ def test_command_with_other_words(
 def test_command_without_a_compiler(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from optdsl.runtime import cpu, native
+    from optdsl.runtime import native
+    from optdsl.runtime.cpu import launch as cpu
 
     def missing(*args: object) -> None:
         raise native.NativeError("no C compiler: set CC or install gcc")

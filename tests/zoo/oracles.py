@@ -198,7 +198,11 @@ def drawing(given: Given) -> Iterator[None]:
         same = numbers.numel() == drawn.numel()
         return numbers.reshape(drawn.shape) if same else numbers.expand(drawn.shape)
 
-    users = ("optdsl.draws.draw", "optdsl.runtime.library.draw", "optdsl.runtime.cohorts.draw")
+    users = (
+        "optdsl.draws.draw",
+        "optdsl.runtime.stages.library.draw",
+        "optdsl.runtime.parameters.cohorts.draw",
+    )
     with ExitStack() as stack:
         for name in users:
             stack.enter_context(patch(name, draw))
