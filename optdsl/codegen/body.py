@@ -345,6 +345,8 @@ NOUNS = {
     "min": "bound",
     "max": "bound",
     "where": "chosen",
+    "and": "condition",
+    "or": "condition",
     "sum": "total",
     "loss_at": "loss",
     "grad_at": "slope",

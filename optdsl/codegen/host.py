@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from optdsl.codegen.body import bare, place_of
-from optdsl.codegen.literals import LINE_LENGTH, literal
+from optdsl.codegen.literals import LINE_LENGTH, dict_of, layout, literal, tuple_of
 from optdsl.codegen.script import Script, Text
 from optdsl.diagnostics import CompileError, Diagnostic, InternalError, Label
 from optdsl.frontend.shapes import is_settled
@@ -117,10 +117,10 @@ class Host:
     def inputs(self, name: str, scalars: str, columns: list[Value]) -> str:
         """The function that gives what the prologue of `scalars` reads; the sign comes first."""
         script = self._script(_no_name, "h", "e")
-        lines = ["    return (", "        e.g_scale,"]
-        lines += [f"        {bare(script.text(each))}," for each in columns]
+        texts = ["e.g_scale", *(bare(script.text(each)) for each in columns)]
+        line = f"    return {layout(tuple_of(texts), 11, script.indent)}"
         doc = f"What `{scalars}` reads where a device works it out, besides t and steps."
-        return _function(f"{name}(h, e)", doc, "\n".join([*lines, "    )"]))
+        return _function(f"{name}(h, e)", doc, line)
 
     def fill(self) -> str:
         script = self._script(_no_name, "name", "h", "e")
@@ -139,8 +139,7 @@ class Host:
         rule, script = self.plan.rule, self._script(_hyper_name, "h", "e")
         texts = script.write(rule.host_updates.values())
         keys = [literal(rule.state(name).key) for name in rule.host_updates]
-        pairs = [f"{key}: {bare(text)}" for key, text in zip(keys, texts, strict=True)]
-        script.add(f"return {{{', '.join(pairs)}}}")
+        _return(script, zip(keys, map(bare, texts), strict=True))
         doc = "What a group's states on the host are after this step."
         return _function("advance(h, e)", doc, "\n".join(script.lines))
 
@@ -157,12 +156,14 @@ class Host:
                 parts = [
                     text if side else f"not {text}" for text, side in zip(texts, sides, strict=True)
                 ]
-                if len(parts) == 1:
-                    script.add(f"return {bare(parts[0])}", settled[0][0])
+                whole = bare(" and ".join(parts))
+                if script.fits(f"return {whole}"):
+                    script.add(f"return {whole}", settled[-1][0])
                     continue
                 script.add("return (", settled[-1][0])
-                for number, part in enumerate(parts):
-                    script.add(f"    {'and ' * (number > 0)}{part}")
+                rows = [parts[0], *(f"and {part}" for part in parts[1:])]
+                for row in [whole] if script.fits(f"    {whole}") else rows:
+                    script.add(f"    {row}")
                 script.add(")")
         script.add("return True")
         doc = "Whether a parameter can have the state `name`, which others may not have."
@@ -172,8 +173,7 @@ class Host:
         script = self._script(_hyper_name, "h", "e")
         dims = self.plan.rule.dims
         texts = script.write(dims.values())
-        pairs = [f"{literal(name)}: int({text})" for name, text in zip(dims, texts, strict=True)]
-        script.add(f"return {{{', '.join(pairs)}}}")
+        _return(script, ((literal(e), f"int({text})") for e, text in zip(dims, texts, strict=True)))
         return _function("dims(h, e)", "Sizes that the rule names.", "\n".join(script.lines))
 
     # ---------------------------------------------------------------- leaves
@@ -255,6 +255,10 @@ def unsupported(value: Value, rule: str) -> Exception:
         return InternalError("codegen", f"{rule}: {what} without a place in the source")
     message = f"`{what}` is not supported yet by the targets cpu and triton"
     return CompileError([Diagnostic("E503", message, (Label(span),))])
+
+
+def _return(script: Script, pairs: Iterable[tuple[str, str]]) -> None:
+    script.add(f"return {layout(dict_of(pairs), 11, script.indent)}")
 
 
 def _function(signature: str, doc: str, body: str) -> str:

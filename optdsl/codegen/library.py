@@ -11,13 +11,13 @@ Relies on: script.py, the op table's `torch` column. Does not do: shapes, memory
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import textwrap
+from dataclasses import dataclass, field
 
 from optdsl.axes import AXIS_SIZES
 from optdsl.codegen.body import bare, fill_text
 from optdsl.codegen.host import FUNCTIONS, unsupported
-from optdsl.codegen.literals import layout, literal, tuple_of
+from optdsl.codegen.literals import LINE_LENGTH, layout, literal, tuple_of
 from optdsl.codegen.script import Script, Text
 from optdsl.diagnostics import InternalError
 from optdsl.ir.coupling import EVALUATIONS, couples, rank
@@ -32,11 +32,13 @@ SIZES = ("rows", "cols", "short", "long", "numel", "batch", "ndim", *AXIS_SIZES)
 
 @dataclass
 class Library:
-    """Writes the functions of one plan. `like` names a tensor of the pass that is being written."""
+    """Writes the functions of one plan. `like` names a tensor of the pass that is being written,
+    `computed` the sizes in it that are no names of their own."""
 
     plan: Plan
     like: str = ""
-    turns: Callable[[], tuple[str, ...]] = tuple
+    computed: dict[str, str] = field(default_factory=dict)
+    script: Script = field(init=False)
 
     def texts(self) -> list[str]:
         """All functions, in the order of the plan."""
@@ -55,8 +57,8 @@ class Library:
         named = [str(each) for each in (*rule.dims, *axes) if str(each).isidentifier()]
         sizes = tuple(dict.fromkeys((*SIZES, *named)))
         taken = {*PARAMETERS, *sizes, *FUNCTIONS, "torch", "linalg", "order", "draw"}
-        script = Script(self._spell, _column, taken)
-        self.turns = lambda: script.turns
+        self.script = script = Script(self._spell, _column, taken)
+        self.computed = {}
         values = reachable(roots)
         for value in values:
             if value.op in ("load", "result", "scalar"):
@@ -74,13 +76,15 @@ class Library:
             f"return {layout(tuple_of([bare(text) for text in outputs]), 11, script.indent)}"
         )
         said = re.sub(r'#.*|"[^"]*"', "", "\n".join(script.lines))
-        head = [
-            f"    {size} = sizes[{literal(size)}]"
-            for size in sizes
-            if re.search(rf"\b{size}\b", said)
-        ]
+        used = {size: size for size in sizes if re.search(rf"\b{size}\b", said)} | self.computed
+        head = [f"    {name} = sizes[{literal(size)}]" for size, name in used.items()]
         names = ", ".join(f"`{each.buffer}`" for each in library.outputs)
-        doc = f'    """Gives {names}, for all parameters of one shape."""'
+        doc = textwrap.fill(
+            f'"""Gives {names}, for all parameters of one shape."""',
+            LINE_LENGTH,
+            initial_indent="    ",
+            subsequent_indent="    ",
+        )
         given = (*PARAMETERS, "draw") if draws else PARAMETERS
         signature = f"def {library.name}({', '.join(given)}):"
         return "\n".join([signature, doc, *head, *script.lines])
@@ -100,14 +104,14 @@ class Library:
             case "size":
                 return str(value.attr("name"))
             case "eye":
-                n, m = size_text(value.attr("n")), size_text(value.attr("m"))
+                n, m = self._size(value.attr("n")), self._size(value.attr("m"))
                 size = n if n == m else f"{n}, {m}"
                 where = f"dtype={self.like}.dtype, device={self.like}.device"
                 return f"torch.eye({size}, {where})"
             case "part":
                 return fill_text(f"{{0}}[{value.attr('index')}]", [text(value.args[0])])
             case "full":
-                shape = ", ".join(map(size_text, value.type.shape.dims))
+                shape = ", ".join(map(self._size, value.type.shape.dims))
                 number = self._tensor(value.args[0], text)
                 return f"{number}.expand({self.like}.shape[0], {shape})"
             case "index":
@@ -123,7 +127,7 @@ class Library:
             return self._asked(value, text)
         kind = OPS[value.op].kind
         if kind is Kind.RANDOM and value.attr("over") is None:
-            shape = f"({', '.join(map(size_text, value.type.shape.dims))})"
+            shape = f"({', '.join(map(self._size, value.type.shape.dims))})"
             at, site = bare(text(value.args[0])), str(value.attr("site"))
             for turn in value.args[1:]:
                 site = f"site_in_pass({site}, {bare(text(turn))})"
@@ -141,7 +145,7 @@ class Library:
         operand, first = value.args[0], rank(value)
         if first is None or not self._batched(operand):
             raise unsupported(value, self.plan.rule.name)
-        place = f"({', '.join((*self.turns(), str(first)))})"
+        place = f"({', '.join((*self.script.turns, str(first)))})"
         if value.op in EVALUATIONS:
             return f'(yield {place}, "{value.op}", {bare(text(operand))})'
         asked = f"{value.op} over {value.attr('over')}"
@@ -166,6 +170,15 @@ class Library:
                     own = fill_text(f"{{0}}.unsqueeze({position + 1})", [own])
             texts.append(own)
         return fill_text(row, texts)
+
+    def _size(self, dim: Dim) -> str:
+        """A size as a number or a name."""
+        text = str(dim)
+        if text.isidentifier() or text.isdigit():
+            return text
+        if text not in self.computed:
+            self.computed[text] = self.script.reserve("size")
+        return self.computed[text]
 
     def _batched(self, value: Value) -> bool:
         """Whether there is one for each parameter: all but numbers of the group or of the run, and
@@ -212,7 +225,7 @@ class Library:
             row += f".squeeze({axis})"
         for name, attribute in attributes.items():
             size = name in ("first", "n", "m") and attribute is not None
-            row = row.replace(f"{{{name}}}", size_text(attribute) if size else literal(attribute))
+            row = row.replace(f"{{{name}}}", self._size(attribute) if size else literal(attribute))
         return fill_text(row.replace(", None)", ")"), [text(arg) for arg in value.args])
 
     def _put(self, value: Value, text: Text) -> str:
@@ -224,12 +237,6 @@ class Library:
         else:  # what is one for all has no batch
             new = "{1}.expand_as({0}[:, :1])"
         return fill_text(f"{{0}}.index_copy(1, {place}, {new})", [text(base), text(entry)])
-
-
-def size_text(dim: Dim) -> str:
-    """A size as an expression: a number, a name, or an entry of `sizes`."""
-    text = str(dim)
-    return text if text.isidentifier() or text.isdigit() else f"sizes[{literal(text)}]"
 
 
 def _column(value: Value) -> str:

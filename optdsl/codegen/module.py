@@ -18,7 +18,17 @@ from optdsl.codegen.cpu import c_source
 from optdsl.codegen.host import Host, rivals, unsupported
 from optdsl.codegen.library import Library
 from optdsl.codegen.limits import coupled, unpaired, whole
-from optdsl.codegen.literals import LINE_LENGTH, Call, call, layout, literal, raw, tuple_of
+from optdsl.codegen.literals import (
+    LINE_LENGTH,
+    Call,
+    call,
+    data,
+    dict_of,
+    layout,
+    literal,
+    raw,
+    tuple_of,
+)
 from optdsl.codegen.prologue import Prologues, triton_source
 from optdsl.codegen.templates import render
 from optdsl.frontend.signs import NONNEGATIVE, Numbers, Signs
@@ -101,7 +111,7 @@ def python_module(
         triton_source=raw(triton_source(plan, prologues) if "triton" in targets else ""),
         program=program,
         doc=_docstring(rule),
-        parameters=[(_keyword(each.name), literal(each.default)) for each in rule.hypers],
+        parameters=[_parameter(each.name, each.default) for each in rule.hypers],
         options=_options(plan),
         hypers=_hypers(rule),
     )
@@ -125,7 +135,7 @@ def _imports(text: str) -> str:
     code = re.sub(r'#.*|"[^"\n]*"', "", text)
 
     def line(module: str, names: Iterable[str]) -> list[str]:
-        found = [name for name in sorted(names) if re.search(rf"(?<![\w.]){name}\b", code)]
+        found = [name for name in sorted(names) if re.search(rf"(?<![\w.]){name}\b(?!=)", code)]
         start = f"from {module} import "
         text = start + ", ".join(found)
         if len(text) > LINE_LENGTH:
@@ -154,6 +164,12 @@ def _keyword(name: str) -> str:
     return f"{name}_" if taken else name
 
 
+def _parameter(name: str, default: object) -> tuple[str, str]:
+    """A hyperparameter as `__init__` takes it: its name, its default as the frame wants it."""
+    own, indent = _keyword(name), " " * 8
+    return own, layout(data(default), len(f"{indent}{own}="), indent)
+
+
 def class_name(rule: str) -> str:
     """The name of a rule's class: its own, where neither Python nor the module's functions have
     a meaning for it."""
@@ -162,12 +178,8 @@ def class_name(rule: str) -> str:
 
 
 def _hypers(rule: Rule) -> str:
-    pairs = [f"{literal(each.name)}: {_keyword(each.name)}" for each in rule.hypers]
-    flat = f"{{{', '.join(pairs)}}}"
-    if len(flat) < 86:
-        return flat
-    inner = "".join(f"    {pair},\n            " for pair in pairs)
-    return f"{{\n            {inner}}}"
+    pairs = [(literal(each.name), _keyword(each.name)) for each in rule.hypers]
+    return layout(dict_of(pairs), 12, " " * 12)
 
 
 def _docstring(rule: Rule) -> str:
@@ -178,8 +190,13 @@ def _docstring(rule: Rule) -> str:
         if declared:
             width = max(len(each.name) for each in declared)
             lines += ["", f"{title} and their defaults:"]
-            lines += [f"    {each.name:{width}}  {literal(each.default)}" for each in declared]
+            lines += [_default(f"    {each.name:{width}}  ", each.default) for each in declared]
     return "\n".join(lines).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+
+
+def _default(head: str, value: object) -> str:
+    """A line of the docstring, which stands 4 columns further in."""
+    return head + layout(data(value), 4 + len(head), " " * len(head))
 
 
 # ---------------------------------------------------------------- the program
@@ -195,12 +212,12 @@ def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
         version=literal(TABLE_VERSION),
         view=literal(rule.view),
         hypers=_pairs([(each.name, each.default) for each in rule.hypers]),
-        static_hypers=literal(tuple(static_hypers(plan))),
+        static_hypers=data(tuple(static_hypers(plan))),
         attributes=_pairs([(each.name, each.default) for each in rule.attributes]),
         inputs=tuple_of([_input(each, rule.view) for each in rule.inputs]),
         states=tuple_of([_state(each, rule.view, nonnegative) for each in rule.states]),
         slots=_pairs([(slot, str(domain)) for slot, domain in plan.slots.items()]),
-        reads=f"frozenset({literal(tuple(sorted(host.reads)))})",
+        reads=Call("frozenset", [("", data(tuple(sorted(host.reads))))]),
         variants=tuple_of([_variant(each, host, prologues) for each in plan.variants]),
         decide="decide",
         check="check",
@@ -213,7 +230,7 @@ def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
             {"hosted": tuple_of([literal(e) for e in prologues.hosted])} if prologues.hosted else {}
         ),
         **_limits(rule),
-        **({"reports": literal(tuple(rule.reports))} if rule.reports else {}),
+        **({"reports": data(tuple(rule.reports))} if rule.reports else {}),
         c_source="C_SOURCE",
         triton_source="TRITON_SOURCE",
         source_hash=literal(_digest(rule)),
@@ -224,8 +241,8 @@ def _limits(rule: Rule) -> dict[str, str | Call]:
     ties, unlike, entire = coupled(rule), unpaired(rule), whole(rule)
     return {
         **({"coupled": tuple_of([literal(each) for each in ties])} if ties else {}),
-        **({"unpaired": literal(unlike)} if unlike else {}),
-        **({"whole": literal(entire)} if entire else {}),
+        **({"unpaired": data(unlike)} if unlike else {}),
+        **({"whole": data(entire)} if entire else {}),
     }
 
 
@@ -237,7 +254,7 @@ def _host_states(rule: Rule) -> dict[str, str | Call]:
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> Call:
-    return tuple_of([literal(pair) for pair in pairs])
+    return tuple_of([data(pair) for pair in pairs])
 
 
 def static_hypers(plan: Plan) -> list[str]:
@@ -310,15 +327,15 @@ def _variant(variant: Variant, host: Host, prologues: Prologues) -> Call:
     ]
     return call(
         "Variant",
-        buffers=literal(tuple(each.name for each in variant.buffers)),
+        buffers=data(tuple(each.name for each in variant.buffers)),
         kernels=tuple_of(kernels),
         libraries=tuple_of(libraries),
         scalars=host.scalars[variant.index],
-        states=literal(variant.states),
+        states=data(variant.states),
         temps=tuple_of(temps),
         **({"models": tuple_of(models)} if models else {}),
         **({"joins": tuple_of(joins)} if joins else {}),
-        stored=literal(variant.stored),
+        stored=data(variant.stored),
         prologue=prologues.call(variant),
     )
 
@@ -334,8 +351,8 @@ def _kernel(kernel: KernelPass) -> Call:
         name=literal(kernel.name),
         domain=literal(str(kernel.domain)),
         layout=literal(kernel.layout),
-        reads=literal(_loaded(kernel)),
-        writes=literal(tuple(each.buffer for each in kernel.stores)),
+        reads=data(_loaded(kernel)),
+        writes=data(tuple(each.buffer for each in kernel.stores)),
         reductions=tuple_of([Call("Reduction", each.items) for each in reductions]),
     )
 
@@ -346,11 +363,11 @@ def _library(library: LibraryPass) -> Call:
         stage=literal(library.stage),
         name=literal(library.name),
         function=library.name,
-        reads=literal(_loaded(library)),
-        writes=literal(tuple(each.buffer for each in library.outputs)),
+        reads=data(_loaded(library)),
+        writes=data(tuple(each.buffer for each in library.outputs)),
         **({"draws": "True"} if _draws(library) else {}),
         **({"alone": "True"} if library.alone else {}),
-        **({"asks": literal(library.asks)} if library.asks else {}),
+        **({"asks": data(library.asks)} if library.asks else {}),
     )
 
 

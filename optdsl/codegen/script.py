@@ -2,8 +2,8 @@
 
 Input: values, and a function that spells leaves. Output: lines `name = expression  # file:line`,
 loops as Python loops, and the text of each root. Values used once that the rule does not name are
-written inside their user's line. What ties parameters together in loops stands in one order in all
-variants.
+written inside their user's line, as long as it fits. What ties parameters together in loops
+stands in one order in all variants.
 
 Relies on: the op table's `host` and `torch` columns, body.py for parentheses.
 Does not do: the function around the lines, shapes.
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from optdsl.codegen.body import DEPTH, NOUNS, bare, fill_text, place_of
 from optdsl.codegen.literals import LINE_LENGTH
@@ -26,6 +27,8 @@ from optdsl.ops import OPS, Kind
 from optdsl.types import DType
 
 Text = Callable[[Value], str]
+AMBIGUOUS = ("l", "O", "I")
+"""Names that a reader takes for a number."""
 
 
 @dataclass
@@ -51,10 +54,13 @@ class Script:
     """The rank of each loop around that ties parameters together, and the number of its pass."""
 
     def write(self, roots: Iterable[Value]) -> list[str]:
-        """Adds the lines that `roots` need; their texts, each an expression."""
+        """Adds the lines that `roots` need; their texts, each an expression that fits in a line of
+        its own one block further in, with its place."""
         wanted = list(roots)
         self._count(wanted)
         self._block(wanted, None)
+        for root in wanted:
+            self._fitted(root, partial(self._entry, root))
         return [self.text(root) for root in wanted]
 
     def text(self, value: Value) -> str:
@@ -70,25 +76,30 @@ class Script:
 
     def name(self, value: Value, hint: str) -> str:
         """A name for `value` that nothing else has."""
-        base = re.sub(r"\W", "_", hint)
-        base = f"{base}_" if keyword.iskeyword(base) else base
-        name, count = base, 2
-        while name in self.taken:
-            name, count = f"{base}{count}", count + 1
+        name = self.names[value] = self.reserve(hint)
+        return name
+
+    def reserve(self, hint: str) -> str:
+        """A name that nothing else has."""
+        name = self._free(hint)
         self.taken.add(name)
-        self.names[value] = name
         return name
 
     def assign(self, value: Value) -> None:
         """A line for `value`."""
-        text = bare(self.text(value))
-        hint = value.name or self.called(value) or NOUNS.get(value.op, leaf_name(value))
-        self.add(f"{self.name(value, hint)} = {text}", value if value.args else None)
+        line = self._fitted(value, lambda: self._assignment(value))
+        self.name(value, self._hint(value))
+        self.add(line, value if value.args else None)
 
     def add(self, line: str, value: Value | None = None) -> None:
-        """A line at the present depth, with the place in the rule that `value` comes from."""
+        """A line at the present depth, with the place in the rule that `value` comes from behind
+        it, or above where it is long."""
         place = "" if value is None else place_of(value)
-        self.lines.append(f"{self.indent}{line}" + (f"  # {place}" if place else ""))
+        behind = f"{self.indent}{line}  # {place}" if place else f"{self.indent}{line}"
+        if len(behind) <= LINE_LENGTH or not place:
+            self.lines.append(behind)
+        else:
+            self.lines += [f"{self.indent}# {place}", f"{self.indent}{line}"]
 
     @contextmanager
     def deeper(self) -> Iterator[None]:
@@ -97,6 +108,53 @@ class Script:
         self.indent += "    "
         yield
         self.names, self.indent = names, indent
+
+    # ---------------------------------------------------------------- lines
+
+    def _hint(self, value: Value) -> str:
+        return value.name or self.called(value) or NOUNS.get(value.op, leaf_name(value))
+
+    def _free(self, hint: str) -> str:
+        """A name like `hint` that nothing has."""
+        base = re.sub(r"\W", "_", hint)
+        base = f"{base}_" if keyword.iskeyword(base) or base in AMBIGUOUS else base
+        name, count = base, 2
+        while name in self.taken:
+            name, count = f"{base}{count}", count + 1
+        return name
+
+    def _assignment(self, value: Value) -> str:
+        return f"{self._free(self._hint(value))} = {bare(self.text(value))}"
+
+    def _entry(self, value: Value) -> str:
+        """`value` in the scalar row: the longest line that a root becomes."""
+        return f"    {bare(self.text(value))},  # 00: {place_of(value)}"
+
+    def _fitted(self, value: Value, spell: Callable[[], str]) -> str:
+        """What `spell` makes of `value`, whose operands get lines of their own until it fits."""
+        while not self.fits(line := spell()) and self._cut(value):
+            pass
+        return line
+
+    def fits(self, line: str) -> bool:
+        """Whether `line` is one at the present depth; its place may stand above it."""
+        return len(self.indent) + len(line) <= LINE_LENGTH
+
+    def _cut(self, value: Value) -> bool:
+        """Whether `value`'s text could be made shorter, by a line for the longest operand that fits
+        in one. Of two tensors that the host chooses from, one alone is computed: those stay."""
+        sided = value.op in ("choose", "where") and not value.args[0].type.on_device
+        texts = {
+            each: len(self.text(each))
+            for each in value.args[: 1 if sided and value.type.on_device else None]
+            if each not in self.names and each.op not in ("const", "size", "loop_result")
+        }
+        if value in self.names or not texts:
+            return False
+        longest = max(texts, key=lambda each: texts[each])
+        if self.fits(self._assignment(longest)) or not self._cut(longest):
+            self.assign(longest)
+        return True
 
     # ---------------------------------------------------------------- blocks
 
@@ -146,8 +204,7 @@ class Script:
         inside = depending(ends)
         self._lift(ends, inside)
         for arg, start in zip(body.args, loop.args[1:], strict=True):
-            text = self.text(start)
-            self.add(f"{self.name(arg, arg.name or start.name or 'carried')} = {text}", start)
+            self._start(arg, start)
         counter, first, around = "_", rank(loop), self.turns
         if body.index is not None and (self.uses[body.index] or first is not None):
             counter = self.name(body.index, body.index.name or "k")
@@ -164,6 +221,13 @@ class Script:
             self._next_pass(body)
         self.turns = around
         self.names[loop] = ""  # a loop has no text; loop_result finds its variables
+
+    def _start(self, arg: Value, start: Value) -> None:
+        """The line that gives a loop's variable its first value."""
+        hint = arg.name or start.name or "carried"
+        line = self._fitted(start, lambda: f"{self._free(hint)} = {self.text(start)}")
+        self.name(arg, hint)
+        self.add(line, start)
 
     def _next_pass(self, body: LoopBody) -> None:
         if body.until is not None and body.until not in self.names:

@@ -111,6 +111,35 @@ def test_host_operands_of_functions_become_tensors() -> None:
     assert torch.equal(chosen, torch.where(found > 0.1, found, 0.0))
 
 
+def test_a_long_line_gives_operands_lines_of_their_own() -> None:
+    s, p = sketch()
+    above, below = (s.make("max", s.make(op, p), 0.0625) for op in ("abs", "exp"))
+    plan = made(s, s.make("mul", p, s.make("sqrt", s.make("div", above, below))))
+    (text,) = Library(plan).texts()
+    assert "    bound = torch.maximum(torch." in text
+    assert max(map(len, text.splitlines())) <= 100
+    q, found = run(plan)
+    assert torch.equal(found, q * torch.sqrt(q.abs().clamp_min(0.0625) / q.exp().clamp_min(0.0625)))
+
+
+def test_a_long_line_keeps_the_sides_of_a_host_condition() -> None:
+    s, p = sketch()
+    steps = s.scalar(s.hyper("n"), "n")
+    side = p
+    for _ in range(3):
+        side = s.make("sqrt", s.make("max", side, 0.0625))
+    (text,) = Library(made(s, s.make("where", s.make("gt", steps, 3), p, side))).texts()
+    (line,) = [each for each in text.splitlines() if "torch.sqrt" in each]
+    assert "p if gt else torch.sqrt(" in line
+    assert line.count("torch.sqrt") == 3
+
+
+def test_names_that_read_as_numbers_get_an_underscore() -> None:
+    s = Sketch("Made", "optimizer Made():\n    p = p\n")
+    (text,) = Library(made(s, s.load("l"))).texts()
+    assert 'l_ = inputs["l"]' in text
+
+
 def test_a_host_condition_computes_one_side() -> None:
     s, p = sketch()
     steps = s.scalar(s.hyper("n"), "n")
