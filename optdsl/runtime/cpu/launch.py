@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from optdsl.runtime.arrays import Ints
 from optdsl.runtime.counters import Counters
@@ -47,8 +48,9 @@ ABLE = Able(
 )
 """Codecs that the driver loads and saves around each task, with the functions of storage.c."""
 
-LINE = 16
-"""Float32 numbers in a cache line: threads share none of their scratch memory."""
+LINE = 32
+"""Float32 numbers in two cache lines, which processors fetch as a pair: threads share none of their
+scratch memory, which each writes several times in every chunk."""
 
 CHUNK, CODED_CHUNK = 256, 512
 """Elements that are loaded, worked on and saved at a time, without and with codes among them. Of
@@ -149,7 +151,7 @@ class CpuRunner:
         shared = [stage for phase in found for stage in phase.shared]
         kept: list[Any] = [own, shared]
         room = max(self._room(stage) for stage in (*own, *shared))
-        scratch = np.empty(room * threads, np.float32)
+        scratch = _aligned(room * threads)
         table = np.array([self._phase(each, threads, kept) for each in found], np.int64)
         arguments = (
             ctypes.c_void_p(table.ctypes.data),
@@ -234,6 +236,13 @@ class CpuRunner:
             *(stage.finish.ctypes.data, len(stage.finish)),
             *(stage.finish_shared.ctypes.data, len(stage.finish_shared)),
         ]
+
+
+def _aligned(count: int) -> NDArray[np.float32]:
+    """Room for `count` numbers that begins where a pair of cache lines does."""
+    whole = np.empty(count + LINE, np.float32)
+    skipped = -whole.ctypes.data % (4 * LINE) // 4
+    return whole[skipped : skipped + count]
 
 
 def _codec(name: str) -> int:
