@@ -28,6 +28,7 @@ import triton
 from rich.progress import track
 
 from optdsl.codegen.prologue import triton_source
+from optdsl.files import replace_file
 from tests.triton.compiling import Finding, Job, compile_all
 from tests.triton.judging import coded_jobs, faults, jobs_of, narrowest
 from tests.triton.sources import ZOO, plan_of
@@ -75,7 +76,7 @@ def write(path: Path, table: Table) -> None:
         if lines:
             columns.append(f' "{column}": {{\n' + ",\n".join(lines) + "\n }")
     body = ",\n".join(columns)
-    path.write_text(f'{{"triton": "{triton.__version__}", "columns": {{\n{body}\n}}}}\n', "utf-8")
+    replace_file(path, f'{{"triton": "{triton.__version__}", "columns": {{\n{body}\n}}}}\n')
 
 
 def text_of(source: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from optdsl.files import replace_file
 from optdsl.runtime.cpu.launch import ABLE, codec_source
 from optdsl.runtime.native import find_compiler, load
 from optdsl.runtime.storage.codecs import INT8, UINT8, Codec, tables
@@ -184,7 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     found = report(options.trials)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    replace_file(options.out, json.dumps(found, indent=2) + "\n")
     for name, figure in found["figures"].items():
         print(f"{name:<26} {figure:7.3f} ns")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import triton
 
+from optdsl.files import replace_file
 from tests.triton.compiling import DTYPES, Job, compile_all
 from tests.triton.judging import coded_jobs, jobs_of
 
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     out = parser.parse_args().out
     result = {"triton": triton.__version__, "target": TARGET, "figures": measure()}
-    out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    replace_file(out, json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

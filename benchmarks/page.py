@@ -22,6 +22,7 @@ from optdsl.bench import records as files
 from optdsl.bench.contests import OURS
 from optdsl.bench.records import LIMIT, Records
 from optdsl.bench.report import markdown
+from optdsl.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -232,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--page", type=Path, default=PAGE)
     page = parser.parse_args().page
-    page.write_text(fill(page.read_text("utf-8")), "utf-8")
+    replace_file(page, fill(page.read_text("utf-8")))
 
 
 if __name__ == "__main__":

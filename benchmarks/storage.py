@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import optdsl.zoo
+from optdsl.files import replace_file
 from optdsl.models import shapes_of
 
 RESULTS = Path(__file__).parent / "results" / "storage.json"
@@ -138,7 +139,7 @@ def main() -> None:
         print(f"{count:,} parameters, {threads} threads: ns a parameter, least and median; speed")
         for name, each in found.items():
             print(f"  {name:30} {each['ns'][0]:7.2f} {each['ns'][1]:7.2f} {each['speed']:6.2f}")
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    replace_file(options.out, json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

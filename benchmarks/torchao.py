@@ -25,6 +25,7 @@ import torch
 from torch.nn import Parameter
 
 import optdsl.zoo
+from optdsl.files import replace_file
 
 RESULTS = Path(__file__).parent / "results" / "torchao.json"
 COUNT, SIDE = 8, 1024
@@ -90,7 +91,7 @@ def main() -> None:
         print(f"torchao {way}: ns a parameter, least and median; seconds of the first step")
         for name, each in found.items():
             print(f"  {name:24} {each['ns'][0]:8.2f} {each['ns'][1]:8.2f} {each['first']:8.2f}")
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    replace_file(options.out, json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import optdsl.zoo
 from examples.train import Task, characters, loss_of
+from optdsl.files import replace_file
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 STEPS, SEEDS = 300, 3
@@ -192,7 +193,7 @@ def run(out: Path, steps: int, seeds: int) -> dict[str, Any]:
     for key, make in track(jobs, description="training"):
         if key not in found["runs"]:
             found["runs"][key] = train(task, make, int(key.rpartition(" ")[2]))
-            out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            replace_file(out, json.dumps(found, indent=1) + "\n")
     return dict(found)
 
 

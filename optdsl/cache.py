@@ -11,10 +11,8 @@ Relies on: resources, version. Does not do: compile (loading, generated), import
 from __future__ import annotations
 
 import atexit
-import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,6 +22,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from optdsl.files import replace_file
 from optdsl.resources import PACKAGE, cache_directory, directory
 from optdsl.runtime.program import TABLE_VERSION
 from optdsl.version import VERSION
@@ -80,7 +79,7 @@ def entry(parts: Sequence[str], make: Callable[[Path], Entry]) -> Entry:
             found = _read(path, where)
             if found is None:
                 found = make(where)
-                _write(path, json.dumps(found, indent=1))
+                replace_file(path, json.dumps(found, indent=1))
     return found
 
 
@@ -89,8 +88,8 @@ def keep(text: str, rule_text: str, where: Path) -> str:
     name = module_name(text, rule_text)
     if not intact(name, where):
         python, rule = module_files(name, where)
-        _write(rule, rule_text)
-        _write(python, text)
+        replace_file(rule, rule_text)
+        replace_file(python, text)
     return name
 
 
@@ -121,15 +120,3 @@ def _read(path: Path, where: Path) -> Entry | None:
 
 def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise

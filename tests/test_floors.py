@@ -23,6 +23,7 @@ FLOORS = {
     "diagnostics": 0,
     "codes": 0,
     "resources": 0,
+    "files": 0,
     "version": 0,
     "hostmath": 0,
     "draws": 0,

@@ -10,7 +10,6 @@ import datetime
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from optdsl.files import replace_file
 
 PACKAGES = ("torch", "triton", "pytorch-optimizer", "heavyball", "torchao", "bitsandbytes")
 """Whose versions decide figures."""
@@ -107,7 +108,4 @@ def write(path: Path, records: Records) -> None:
     lines: Sequence[str] = [json.dumps(asdict(each)) for each in records.records]
     body = ",\n  ".join(lines)
     text = f'{{"machine": {json.dumps(records.machine)},\n "records": [\n  {body}\n ]}}\n'
-    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(number, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).replace(path)
+    replace_file(path, text)

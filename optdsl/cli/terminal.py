@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
-import tempfile
 from pathlib import Path
 from typing import TextIO
 
 from optdsl.diagnostics import did_you_mean
+from optdsl.files import replace_file
 from optdsl.source import Source
 
 
@@ -50,36 +49,11 @@ def _near(path: Path) -> str:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write `path` as a whole or not at all: to a temporary file beside it, which is renamed.
-
-    A link stays a link, a file keeps its mode. Raises Fault where it cannot be written.
-    """
-    target = path.resolve() if path.is_symlink() else path
+    """As `replace_file`, but for a file that is read-only. Raises Fault where `path` cannot be
+    written."""
     try:
-        mode = _mode_of(target)
-        number, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            Path(name).chmod(mode)
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        if path.is_file() and not os.access(path, os.W_OK):
+            raise PermissionError(0, "it is read-only")
+        replace_file(path, text)
     except OSError as error:
         raise Fault(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def _mode_of(target: Path) -> int:
-    """The mode of the file that is replaced, else that of a new file."""
-    try:
-        status = target.stat()
-    except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
-    if not stat.S_ISREG(status.st_mode):
-        raise IsADirectoryError(0, "not a regular file")
-    if not os.access(target, os.W_OK):
-        raise PermissionError(0, "it is read-only")
-    return stat.S_IMODE(status.st_mode)

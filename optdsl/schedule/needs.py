@@ -170,18 +170,9 @@ class Needs:
 
     def _needed(self, slot: str) -> int:
         """The first stage at which something is computed from a slot's result."""
-        if slot in self.variant.shared:
-            return max(
-                [
-                    1,
-                    *(
-                        self.variant.level[v]
-                        for v in self.variant.level
-                        if v.op == "result" and v.attr("slot") == slot
-                    ),
-                ]
-            )
         results = [v for v in self.variant.level if v.op == "result" and v.attr("slot") == slot]
+        if slot in self.variant.shared:
+            return max([1, *(self.variant.level[value] for value in results)])
         stages = [self._first_use(value) for value in results]
         return min(stages, default=1)
 

@@ -171,6 +171,16 @@ QUICK = [
 ]
 
 
+def run_alone(code: str) -> None:
+    """Runs `code` in a process of its own, which must end well."""
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60,
+        env=os.environ | {"PYTHONPATH": root},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
 def test_quick_commands_import_nothing_slow(arguments: list[str]) -> None:
     """torch takes 2 s, jinja2 and the schedule 0.2 s; 0.3 s is what an editor waits for."""
@@ -181,12 +191,7 @@ def test_quick_commands_import_nothing_slow(arguments: list[str]) -> None:
         "slow = {'torch', 'numpy', 'jinja2', 'rich', 'typer', 'triton', 'optdsl.schedule'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
     )
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60,
-        env=os.environ | {"PYTHONPATH": root},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_alone(code)
 
 
 def test_compile_and_explain_need_no_torch() -> None:
@@ -195,9 +200,4 @@ def test_compile_and_explain_need_no_torch() -> None:
         "assert main(['compile', 'AdamW']) == main(['explain', 'SWAN']) == 0\n"
         "assert 'torch' not in sys.modules\n"
     )
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60,
-        env=os.environ | {"PYTHONPATH": root},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_alone(code)

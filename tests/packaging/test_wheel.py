@@ -7,7 +7,6 @@ test.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -49,10 +48,6 @@ rules.Halving([p]).step()
 print(optdsl.__file__)
 assert p.tolist() == [1.0, -2.0], p
 """
-
-needs_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("optdsl.cli") is None, reason="the command line is not there yet"
-)
 
 
 def _files(folder: Path) -> set[str]:
@@ -161,25 +156,21 @@ def test_editable_install_copies_nothing(editable: Path, checkout: Path) -> None
     assert (editable / "_optdsl.pth").read_text(encoding="utf-8").strip() == str(checkout)
 
 
-@needs_compiler
 def test_wheel_compiles_a_rule(installed: Path, rule: Path) -> None:
     code = COMPILE.format(rule=str(rule))
     assert _probe(code, rule.parent, first=(installed,)).is_relative_to(installed)
 
 
-@needs_compiler
 def test_editable_install_compiles_a_rule(editable: Path, checkout: Path, rule: Path) -> None:
     code = COMPILE.format(rule=str(rule))
     assert _probe(code, rule.parent, site=(editable,)).is_relative_to(checkout)
 
 
-@needs_compiler
 def test_plain_checkout_compiles_a_rule(checkout: Path, rule: Path) -> None:
     code = COMPILE.format(rule=str(rule))
     assert _probe(code, rule.parent, first=(checkout,)).is_relative_to(checkout)
 
 
-@needs_compiler
 def test_command_runs_from_the_wheel(installed: Path, rule: Path) -> None:
     code = f"import runpy\nsys.argv = ['optdsl', 'check', {str(rule)!r}]\n"
     code += "try:\n    runpy.run_module('optdsl', run_name='__main__')\n"
