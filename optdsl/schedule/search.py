@@ -7,8 +7,9 @@ that recomputing or storing, the pass of each write and that of each reduction a
 What a stage costs depends on what is done in it and on what was done before it, in whatever order.
 So the stages are gone through once, with the cheapest way to each set of sinks that may be done by
 then. That is exact, for the temporaries that are given, where there are at most `EXACT` steps from
-set to set (shipped rules have at most 60); beyond, no sink can be moved alone to gain bytes.
-Temporaries are tried one after the other, and stay where they save bytes: that is not exact.
+set to set (PSGD has 129, other shipped rules at most 36); beyond, no sink can be moved alone to
+gain bytes. Temporaries are tried one after the other, and stay where they save bytes: that is not
+exact.
 Ties recompute, write as late as possible, and are broken by the order of the sinks.
 
 Bytes are those of a float32 parameter; a row's or column's number counts for almost nothing. All
