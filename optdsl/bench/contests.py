@@ -153,6 +153,24 @@ wrapper Clipped(inner, max_norm = 1.0):
     g *= min(1, max_norm / (norm(g, over = all) + 1e-6))
     step inner
 """
+
+
+def _rounding_at_random(name: str, **options: Any) -> Contest:
+    """With bfloat16 parameters, beside torch's float32 and its bfloat16, whose states are too."""
+    theirs = _torch("AdamW")[0]
+    rounded = _of(
+        "torchao.optim.adam", "_AdamW", patient=True, weight_decay=1e-2, bf16_stochastic_round=True
+    )
+    return Contest(
+        name,
+        "optimizer Mine = AdamW\n",
+        {"rounding": "stochastic", **options},
+        peers=(replace(theirs, name="torch fused, float32", dtype=torch.float32), theirs, rounded),
+        cases=("a", "b", "g"),
+        dtype=torch.bfloat16,
+    )
+
+
 GPU_CONTESTS = {
     "AdamW with int8 states": Contest(
         "AdamW with int8 states",
@@ -196,24 +214,8 @@ CONTESTS = {
             ),
         ),
         *GPU_CONTESTS.values(),
-        Contest(
-            "AdamW rounding at random",
-            "optimizer Mine = AdamW\n",
-            {"rounding": "stochastic"},
-            peers=(
-                replace(_torch("AdamW")[0], name="torch fused, float32", dtype=torch.float32),
-                *_torch("AdamW")[:1],
-                _of(
-                    "torchao.optim.adam",
-                    "_AdamW",
-                    patient=True,
-                    weight_decay=1e-2,
-                    bf16_stochastic_round=True,
-                ),
-            ),
-            cases=("a", "b", "g"),
-            dtype=torch.bfloat16,
-        ),
+        _rounding_at_random("AdamW rounding at random"),
+        _rounding_at_random("AdamW rounding at random with half states", storage="bf16"),
         Contest(
             "Lion",
             "optimizer Mine = Lion\n",
