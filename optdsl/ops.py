@@ -13,7 +13,8 @@ from runtime/triton/math.py.
 
 A `view` is its operand's memory read in another order: it costs nothing, and is taken wherever it
 is read. `error` is the bound in ulps of the result (float32 or float64 alike) that every target
-keeps for one application; `flops` is what the cost model counts.
+keeps for one application; `flops` is what the cost model counts. A `wide` matrix function is worked
+out in float64 and rounded once.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Op:
     commutative: bool = False
     identity: float | None = None
     view: bool = False
+    wide: bool = False
 
 
 def _map(
@@ -247,9 +249,16 @@ _REDUCTIONS = [
 
 
 def _matrix(
-    name: str, arity: int, doc: str, torch: str, *, flops: int = 0, error: float = 8.0
+    name: str,
+    arity: int,
+    doc: str,
+    torch: str,
+    *,
+    flops: int = 0,
+    error: float = 8.0,
+    wide: bool = False,
 ) -> Op:
-    return Op(name, Kind.MATRIX, arity, doc, torch, flops=flops, error=error)
+    return Op(name, Kind.MATRIX, arity, doc, torch, flops=flops, error=error, wide=wide)
 
 
 def _view(name: str, doc: str, torch: str) -> Op:
@@ -281,7 +290,7 @@ _MATRICES = [
     _matrix("qr", 1, "a = q @ r: q and r", "linalg.qr({0})", flops=4, error=1e3),
     _matrix(
         "eigh", 1, "a = v @ diag(w) @ v.T: w, ascending, and v", "linalg.eigh({0})",
-        flops=9, error=1e3,
+        flops=9, error=1e3, wide=True,
     ),
     _matrix(
         "svd", 1, "a = u @ diag(s) @ v.T: u, s, descending, and v", "linalg.svd({0})",

@@ -287,9 +287,11 @@ class Bounds(SlotRun):
 
 @dataclass
 class Perturbed(SlotRun):
-    """Evaluates every device value with an error of the target's size, at random."""
+    """Evaluates every device value with an error of the target's size, at random, for parameters
+    of dtype `parameter`."""
 
     generator: torch.Generator = field(default_factory=torch.Generator)
+    parameter: torch.dtype = torch.float32
 
     def tensor(self, value: Value, i: int) -> Tensor:
         found = self.get(value, i)
@@ -320,17 +322,22 @@ class Perturbed(SlotRun):
         return over_axis("sum", sizes, operand.type.shape, value.attr("axis"))
 
     def _product(self, value: Value, i: int, result: Any) -> Any:
-        """k terms in any order; an inverse as that of a matrix a little off."""
+        """k terms in any order; an inverse as that of a matrix a little off: by n units of its
+        largest number, those of float64 where the function is worked out in that."""
         if value.op == "matmul":
             a, b = (self.tensor(arg, i).abs() for arg in value.args)
             return self._off(result, a.shape[-1] ** 0.5 * UNIT * (a @ b))
         matrix = self.tensor(value.args[0], i)
         if not matrix.numel():
             return result
-        scale = matrix.shape[-1] * UNIT * matrix.abs().amax()
+        wide = OPS[value.op].wide and self.parameter is not torch.float64
+        scale = matrix.shape[-1] * UNIT * (FLOAT64 if wide else 1.0) * matrix.abs().amax()
         off = self._off(matrix, scale.expand_as(matrix))
         rest = [self.tensor(arg, i) for arg in value.args[1:]]
-        return torch_function(value.op)(off, *rest, rows=0, cols=0)
+        found = torch_function(value.op)(off, *rest, rows=0, cols=0)
+        if not wide:
+            return found
+        return tuple(self._off(each, ulp(each, COMPUTE) / 2) for each in found)
 
     def _off(self, values: Tensor, error: Tensor) -> Tensor:
         part = torch.rand(values.shape, dtype=torch.float64, generator=self.generator)

@@ -143,8 +143,14 @@ class Judge:
     def _bounds(self, members: list[Member], values: Values) -> Bounds:
         library = library_values(values.roots, self.rule.view)
         common = (self.rule, members, torch.float64, self.model)
+        dtype = self.outcome.dtype
         samples = [
-            Perturbed(*common, values=values, generator=torch.Generator().manual_seed(seed))
+            Perturbed(
+                *common,
+                values=values,
+                generator=torch.Generator().manual_seed(seed),
+                parameter=dtype,
+            )
             for seed in range(SAMPLES if library else 0)
         ]
         exact = SlotRun(*common, values=values)
@@ -154,7 +160,7 @@ class Judge:
             perturbed=samples,
             exact=exact,
             library=library,
-            parameter=self.outcome.dtype,
+            parameter=dtype,
         )
 
     def compare(self, when: str, expected: Expected, places: Sequence[Place]) -> None:

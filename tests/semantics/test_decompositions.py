@@ -76,6 +76,19 @@ def test_the_zero_matrix_has_factors(shape: tuple[int, int]) -> None:
     assert not stepped("p = inverse_root(g @ g.T, 4) @ g", zero).any()
 
 
+def test_eigenvalues_are_those_of_float64_rounded_once() -> None:
+    """One of 1e-6 beside one of 10: float32's own is off by a good part of it, or negative."""
+    g = random(40, 1)
+    a = (1e-6 * torch.eye(40) + 10 * (g @ g.T) / (g.T @ g)).float()
+    values, vectors = linalg.eigh(a)
+    exact, basis = linalg.eigh(a.double())
+    assert values.dtype is vectors.dtype is torch.float32
+    assert torch.equal(values, exact.float())
+    assert torch.equal(vectors, basis.float())
+    assert exact[0] < 2e-6
+    assert (torch.linalg.eigvalsh(a)[0] - exact[0]).abs() > 0.05 * exact[0]
+
+
 def test_a_root_leaves_out_what_the_matrix_lacks() -> None:
     g = double([[3.0, 4.0], [0.0, 0.0]])
     near(stepped("p = inverse_root(g @ g.T, 2) @ g", g), double([[0.6, 0.8], [0.0, 0.0]]))

@@ -165,6 +165,16 @@ def test_the_reference_in_float64_is_exact() -> None:
         assert (outcome.passed, outcome.worst_share, outcome.worst_ulps) == (True, 0, 0)
 
 
+@pytest.mark.parametrize("target", [pytest.param("cpu", marks=pytest.mark.slow), "reference"])
+def test_roots_of_a_matrix_with_a_condition_of_a_million_pass(target: str) -> None:
+    """Eigenvalues of float32 lose the smallest: half of the bounds said little."""
+    one = subject("Shampoo")
+    trial = Trial(one, target, torch.float32, settings(one.rule)[0], ((), (), (40,)))
+    outcome = trial.run()
+    assert outcome.passed, outcome.failure
+    assert outcome.loose == 0 and outcome.worst_share > 0.1
+
+
 def test_a_large_tensor_passes() -> None:
     one = subject("LAMB")
     outcome = Trial(one, "cpu", torch.float32, settings(one.rule)[0], (LARGE, (17,))).run()
@@ -277,6 +287,8 @@ def test_trials_cover_targets_and_dtypes() -> None:
     }
     assert all(isinstance(t.setting, Setting) for t in tried)
     assert all(t.shapes == SHAPES for t in tried)
+    (few, *_) = trials(subject("Shampoo"), ("cpu",))
+    assert few.shapes == QUICK, "a factor of the large vector has 4e9 numbers"
 
 
 # ---------------------------------------------------------------- the command
