@@ -10,7 +10,7 @@ the `error` column of the op table. A comparison whose corners disagree is undec
 selects is bounded by the distance of the two sides. A sum of n terms adds min(n, CHAIN) roundings
 of the sum of magnitudes, in whatever order it is taken.
 
-Everything is worked out for float32. What is computed in float64 has the same bounds times 2^-29,
+All this is worked out for float32. What is computed in float64 has the same bounds times 2^-29,
 the ratio of the two formats' units; float64 arithmetic could not tell such boxes from points.
 
 What the library computes (products of matrices, draws, loops) has no such bound of any use: it
@@ -215,7 +215,7 @@ class Bounds(SlotRun):
         middle = self.exact.tensor(value, i)
         if middle.dtype is torch.bool:
             return Near(middle, torch.zeros(middle.shape, dtype=torch.float64))
-        return _estimate(middle, [each.tensor(value, i) for each in self.perturbed])
+        return self._estimate(middle, [each.tensor(value, i) for each in self.perturbed])
 
     def asked_in_loops(self) -> Iterator[list[Near]]:
         """The points of evaluations in loops, as far as all samples made the same ones."""
@@ -224,7 +224,15 @@ class Bounds(SlotRun):
         samples = zip(*(each.asked for each in self.perturbed), strict=False)
         for points, others in zip(self.exact.asked, samples, strict=False):
             pairs = zip(points, zip(*others, strict=True), strict=True)
-            yield [_estimate(middle, near) for middle, near in pairs]
+            yield [self._estimate(middle, near) for middle, near in pairs]
+
+    def _estimate(self, middle: Tensor, samples: Sequence[Tensor]) -> Near:
+        """How far a target may be from `middle`, by where the samples are."""
+        apart = torch.stack([distance(each, middle) for each in samples])
+        dims = (0, -2, -1) if middle.dim() > 1 else tuple(range(apart.dim()))
+        whole = apart.square().mean(dims, keepdim=True).sqrt()[0]
+        unit = FLOAT64 if self.parameter is torch.float64 else 1.0
+        return Near(middle, SAFETY / unit * torch.maximum(apart.amax(0), whole))
 
     def _map(self, value: Value, i: int) -> Any:
         if not value.type.on_device:
@@ -260,9 +268,9 @@ class Bounds(SlotRun):
             error = over("max_of", near.error).clamp(min=0)  # of nothing: exact
             return Near(result, error)
         count = near.value.numel() // max(1, result.numel())
-        sizes = over("sum", near.value.abs() + near.error)
-        error = over("sum", near.error) + min(count, CHAIN) * UNIT * sizes
-        return Near(result, torch.where(sizes == 0, sizes, error + ulp(result, COMPUTE) / 2))
+        sizes, error = over("sum", near.value.abs() + near.error), over("sum", near.error)
+        own = min(count, CHAIN) * UNIT * sizes + ulp(result, COMPUTE) / 2
+        return Near(result, torch.where((sizes == 0) | ~result.isfinite(), error, error + own))
 
     def ordered(self, parts: list[tuple[Value, int]]) -> Near:
         """No statistic moves further than the element that moves most."""
@@ -281,14 +289,15 @@ class Bounds(SlotRun):
         if op != "sum":
             return Near(result, torch.maximum(total.error, part.error))
         zero = (total.value == 0) & (total.error == 0) & (part.value == 0) & (part.error == 0)
-        error = total.error + part.error + ulp(result, COMPUTE) / 2
-        return Near(result, error.masked_fill(zero, 0.0))
+        own = (ulp(result, COMPUTE) / 2).masked_fill(zero | ~result.isfinite(), 0.0)
+        return Near(result, total.error + part.error + own)
 
 
 @dataclass
 class Perturbed(SlotRun):
     """Evaluates every device value with an error of the target's size, at random, for parameters
-    of dtype `parameter`."""
+    of dtype `parameter`: that of float64 for these, since a basis that nothing determines is as far
+    off there as in float32."""
 
     generator: torch.Generator = field(default_factory=torch.Generator)
     parameter: torch.dtype = torch.float32
@@ -341,16 +350,9 @@ class Perturbed(SlotRun):
 
     def _off(self, values: Tensor, error: Tensor) -> Tensor:
         part = torch.rand(values.shape, dtype=torch.float64, generator=self.generator)
+        error = error * (FLOAT64 if self.parameter is torch.float64 else 1.0)
         # Infinite where the target's format ends: there nothing can be said anyway.
         return torch.where(error.isfinite(), values + (2 * part - 1) * error, values)
-
-
-def _estimate(middle: Tensor, samples: Sequence[Tensor]) -> Near:
-    """How far a target may be from `middle`, by where the samples are."""
-    apart = torch.stack([distance(each, middle) for each in samples])
-    dims = (0, -2, -1) if middle.dim() > 1 else tuple(range(apart.dim()))
-    whole = apart.square().mean(dims, keepdim=True).sqrt()[0]
-    return Near(middle, SAFETY * torch.maximum(apart.amax(0), whole))
 
 
 # ---------------------------------------------------------------- one operation
@@ -386,8 +388,10 @@ def elementwise(op: str, operands: Sequence[Near]) -> Near:
     if middle.dtype is torch.bool:
         return Near(middle, spread)
     own = _own_error(op, [each.value for each in operands], middle.abs() + spread)
-    exact_zero = (middle == 0) & (spread == 0)
-    return Near(middle, torch.where(exact_zero, spread, spread + own))
+    # NaN and infinity are not rounded; of what may be anything they say nothing.
+    known = functools.reduce(torch.logical_and, (each.error.isfinite() for each in operands))
+    unrounded = (spread == 0) & ((middle == 0) | (~middle.isfinite() & known))
+    return Near(middle, torch.where(unrounded, spread, spread + own))
 
 
 def _beyond_corners(op: str, operands: Sequence[Near], spread: Tensor) -> Tensor:

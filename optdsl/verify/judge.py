@@ -80,10 +80,10 @@ class Outcome:
     def passed(self) -> bool:
         return not self.failure
 
-    def doubt(self) -> str:
-        """Why the bounds show too little, if they do."""
+    def doubt(self, most: float = DOUBTFUL) -> str:
+        """Why the bounds show too little, if they do: more than the share `most` is loose."""
         share = self.loose / max(1, self.elements)
-        return f"{share:.1%} of the elements have bounds that say little" * (share > DOUBTFUL)
+        return f"{share:.1%} of the elements have bounds that say little" * (share > most)
 
 
 @dataclass(frozen=True)
@@ -297,12 +297,13 @@ class Expected:
 
 def _limit(error: Tensor, exact: Tensor, stored: torch.dtype, parameter: torch.dtype) -> Tensor:
     """What a stored value may be off by: the error of its computation, and of its rounding where
-    it is stored in another format than it was computed in (or was not computed)."""
+    it is stored in another format than it was computed in (or was not computed). NaN and infinity
+    are not rounded: what is one of them is the same one for a target."""
     computed = compute_format(parameter)
     limit = error * SECOND_ORDER * (FLOAT64 if computed is torch.float64 else 1.0)
     if stored is computed and bool(error.any()):
         return limit
-    return limit + rounding(exact, limit, stored)
+    return limit + rounding(exact, limit, stored).masked_fill(~exact.isfinite(), 0.0)
 
 
 def _loose(error: Tensor, exact: Tensor, before: Tensor | None) -> int:

@@ -8,7 +8,7 @@ A target is held to each half of a step by itself: `Recorded` gives the interpre
 that it asks for, what the target was given at the nearest of the points that it evaluated; how far
 that may be off is judged like any other value (judge.py). What the model gives carries no error.
 
-Relies on: torch, runtime/program.py. Does not do: judge.
+Relies on: torch, runtime/program.py, formats.py. Does not do: judge.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from optdsl.interpreter import Member
 from optdsl.interpreter.members import matrix_sizes
 from optdsl.runtime.program import Program
 from optdsl.runtime.storage.choice import compute_dtype
+from optdsl.verify.formats import distance
 
 ENTRIES = 3
 """Along an axis that an input has of its own."""
@@ -86,13 +87,17 @@ class Task:
         total, grads = torch.zeros((), dtype=torch.float64), []
         for k, (p, q) in enumerate(zip(self.params, points, strict=True)):
             total = total + ((q - 0.1 * k).square() / 2 + torch.cos(3 * q)).sum()
-            slope = (q - 0.1 * k - 3 * torch.sin(3 * q)).to(p.dtype)
+            slope = self.slope(k, q).to(p.dtype)
             p.grad = None if k in self.without else slope.to(p.device)
             grads.append(slope.to(torch.float64))
         dtype = max((compute_dtype(p.dtype) for p in self.params), key=lambda each: each.itemsize)
         loss = total.to(dtype)
         self.visits.append(Visit(points, loss.to(torch.float64), grads))
         return loss
+
+    def slope(self, k: int, q: Tensor) -> Tensor:
+        """The gradient of parameter k at q."""
+        return q - 0.1 * k - 3 * torch.sin(3 * q)
 
     def recorded(self, members: Sequence[Member]) -> Recorded:
         """The model as the interpreter may evaluate it for `members`."""
@@ -124,5 +129,7 @@ class Recorded:
 
 
 def _apart(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    gaps = (float((x - y.reshape(x.shape)).square().sum()) for x, y in zip(a, b, strict=True))
+    gaps = (
+        float(distance(x, y.reshape(x.shape)).square().sum()) for x, y in zip(a, b, strict=True)
+    )
     return sum(gaps)

@@ -28,7 +28,7 @@ from optdsl.runtime.program import Input
 from optdsl.runtime.states.holdings import is_shared
 from optdsl.runtime.states.transfer import loaded
 from optdsl.schedule.plan import Plan
-from optdsl.verify.judge import Judge, Outcome, Place
+from optdsl.verify.judge import DOUBTFUL, Judge, Outcome, Place
 from optdsl.verify.settings import Setting, later
 from optdsl.verify.surroundings import Task, draw_inputs
 
@@ -59,6 +59,8 @@ class Trial:
     shapes: Sequence[tuple[int, ...]]
     device: str = "cpu"
     seed: int = 0
+    steps: int = STEPS
+    doubtful: float = DOUBTFUL
     updates: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> Outcome:
@@ -71,7 +73,7 @@ class Trial:
             raise
         except Exception as error:
             outcome.failure = f"{type(error).__name__}: {error}".splitlines()[0]
-        outcome.failure = outcome.failure or outcome.doubt()
+        outcome.failure = outcome.failure or outcome.doubt(self.doubtful)
         return outcome
 
     def _steps(self, judge: Judge) -> None:
@@ -79,12 +81,12 @@ class Trial:
         params = [self._parameter(i, shape, generator) for i, shape in enumerate(self.shapes)]
         optimizer = self._optimizer(params)
         fixed = frozenset(optimizer.program.static_hypers)
-        for step in range(STEPS):
+        for step in range(self.steps):
             for group in optimizer.param_groups:
                 now = {name: group[name] for name in self.setting.hypers}
                 group.update(later(self.subject.rule, now, fixed, step))
             task = self._task(params, step) if self._evaluates else None
-            inputs = draw_inputs(optimizer.program, params, len(optimizer.param_groups), generator)
+            inputs = self._inputs(optimizer, params, step, generator)
             if task is None:
                 self._give_gradients(params, step, generator)
             else:
@@ -94,7 +96,7 @@ class Trial:
             optimizer.step(task, **({"inputs": inputs} if inputs else {}))
             expected = judge.expect(members, None if task is None else task.recorded(members))
             judge.compare(f"step {step + 1}", expected, places)
-            if step == STEPS // 2:
+            if step == self.steps // 2:
                 params, optimizer = self._reloaded(params, optimizer)
 
     # ------------------------------------------------------------ optimizers and tensors
@@ -138,6 +140,15 @@ class Trial:
             zero = torch.rand(p.shape, generator=generator) < ZEROS
             values = values.masked_fill(zero, 0.0) * 10.0 ** (i % 4 - 3)
             p.grad = None if (i, step) == (1, 2) else values.to(self.dtype).to(self.device)
+
+    def _inputs(
+        self,
+        optimizer: Optimizer,
+        params: Sequence[Tensor],
+        step: int,
+        generator: torch.Generator,
+    ) -> dict[str, Any]:
+        return draw_inputs(optimizer.program, params, len(optimizer.param_groups), generator)
 
     def _reloaded(
         self, params: Sequence[Tensor], optimizer: Optimizer

@@ -150,7 +150,17 @@ def test_a_divisor_that_may_be_zero_has_no_bound() -> None:
     divisor = Near(
         torch.tensor([1.0, 1e-9, 0.0]).double(), torch.tensor([1e-8, 1e-8, 0.0]).double()
     )
-    assert elementwise("div", [one, divisor]).error.isinf().tolist() == [False, True, True]
+    near = elementwise("div", [one, divisor])
+    assert near.error.isinf().tolist() == [False, True, False]
+    assert (near.value[2].item(), near.error[2].item()) == (torch.inf, 0), "it is zero for sure"
+
+
+def test_what_is_not_finite_is_so_for_sure() -> None:
+    x = exact(torch.tensor([torch.nan, torch.inf, -torch.inf, 2.0], dtype=torch.float64))
+    near = elementwise("mul", [x, exact(torch.tensor([3.0], dtype=torch.float64))])
+    assert near.error[:3].tolist() == [0, 0, 0] and 0 < near.error[3].item() < 1e-6
+    lost = elementwise("sub", [x, Near(x.value, torch.tensor([0.0, torch.inf, 0.0, 0.0]))])
+    assert lost.error.isinf().tolist() == [False, True, False, False]
 
 
 # ---------------------------------------------------------------- conditions
