@@ -41,7 +41,7 @@ that begin, in steps of 1, between the cut below and the cut above."""
 
 def runtime_source() -> str:
     """The text of runtime/storage/codecs.c: all codecs, in the order of CODECS."""
-    head = "/* Made by optdsl/codegen/codecs.py; goes behind storage.c. */"
+    head = "/* Made by optdsl/codegen/codecs.py; goes behind lanes.c. */"
     calls = [f"BLOCKS({C_NAMES[each]}, {each.block}, {each.per_byte})" for each in CODECS]
     texts = [_map(each) + _block(each) for each in CODECS]
     return "\n".join([head + "".join(texts), *calls, ""])

@@ -45,6 +45,8 @@ FLAGS = (
     "-fopenmp-simd",
     "-fPIC",
     "-shared",
+    # What one function calls of the same library is that function, and may be written out there.
+    "-fno-semantic-interposition",
     # Where a processor has vectors of 512 bits, gcc takes those of 256. AdamW with parameters
     # and states in bfloat16, which costs more rounding than memory, was 1.2 times as fast so.
     *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from optdsl.runtime.arrays import Ints
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.cpu.nearness import Phase, phases
+from optdsl.runtime.cpu.strips import SUFFIX, halves_source, in_strips, strips_source
 from optdsl.runtime.native import NativeError, load, load_kernels, runtime_text
 from optdsl.runtime.program import Program
 from optdsl.runtime.stages.packing import Able
@@ -40,13 +41,12 @@ SERIAL_WORK = 32_768
 """Elements up to which the caller's thread works alone: a parallel region costs some 5 us, the
 time of about 8,000 elements of AdamW, and far more where another process holds a core."""
 
-ABLE = Able(
-    frozenset(
-        f"{way}_{half}" for way in ("stochastic", "master", "kahan") for half in ("bf16", "fp16")
-    )
-    | {"split_bf16", "int8", "uint8", "int4", "uint4", "fp8"}
-)
-"""Codecs that the driver loads and saves around each task, with the functions of storage.c."""
+HALVES = frozenset(
+    f"{way}_{half}" for way in ("stochastic", "master", "kahan") for half in ("bf16", "fp16")
+) | {"split_bf16"}
+ABLE = Able(HALVES | {"int8", "uint8", "int4", "uint4", "fp8"})
+"""Codecs that are loaded and saved by the strip (strips.py), or by the driver around each task or
+chunk of one, with the functions of halves.c and codecs.c."""
 
 LINE = 32
 """Float32 numbers in two cache lines, which processors fetch as a pair: threads share none of their
@@ -56,9 +56,9 @@ APART = 512
 would take the other thread's lines away from it in every chunk. Two threads were no faster than one
 at rounding at random without it."""
 
-CHUNK, CODED_CHUNK = 256, 512
-"""Elements that are loaded, worked on and saved at a time, without and with codes among them. Of
-whole tasks random rounding took 1.26 of the time on 16M parameters, int8 states 1.04."""
+CHUNK = 512
+"""Elements that are loaded, worked on and saved at a time where there are codes, 1.04 times as fast
+as whole tasks."""
 
 NEAR = 2**20
 """Bytes that a thread's pass may leave to its next: about what a core's own cache holds."""
@@ -99,7 +99,10 @@ def codec_functions() -> Any:
 
 def codec_source() -> str:
     """The C of all codecs."""
-    return "".join(map(runtime_text, ("storage/lanes.c", "storage/storage.c", "storage/codecs.c")))
+    numbers, lanes, codes = (
+        runtime_text(f"storage/{name}.c") for name in ("numbers", "lanes", "codecs")
+    )
+    return numbers + halves_source(sorted(HALVES)) + lanes + codes
 
 
 @dataclass(eq=False)
@@ -125,9 +128,12 @@ class CpuRunner:
         self._kernels: dict[tuple[int, str], int] = {}
         for each in plan.classes:
             dtype = str(each.dtype).removeprefix("torch.")
-            library = load_kernels(program.c_source, dtype, *storage_flags(program, each))
-            for kernel in each.table.variant.kernels:
-                function = getattr(library, kernel.name)
+            variant, by_task = each.table.variant, each.buffers.packing.by_task
+            text = program.c_source + strips_source(variant, by_task)
+            library = load_kernels(text, dtype, *storage_flags(program, each))
+            for kernel in variant.kernels:
+                suffix = SUFFIX if in_strips(kernel, by_task) else ""
+                function = getattr(library, kernel.name + suffix)
                 self._kernels[id(each.table), kernel.name] = _address(function)
 
     def begin(self, *, addresses: bool) -> None:
@@ -194,14 +200,13 @@ class CpuRunner:
     def _chunk(self, table: ClassTable, launch: Launch) -> int:
         """Elements of a task at a time; 0 where it goes by rows or leaves sums of it all."""
         kernel = launch.kernel
-        if kernel.layout == "rows" or kernel.reductions:
-            return 0
-        return CODED_CHUNK if self._owners[id(table)].buffers.packing.blocks else CHUNK
+        return 0 if kernel.layout == "rows" or kernel.reductions else CHUNK
 
     def _packed(self, owner: StepClass, launch: Launch) -> Ints:
         """The records of the buffers that the driver loads and saves around each task."""
         variant, by_task = owner.table.variant, owner.buffers.packing.by_task
         touched = {*launch.kernel.reads, *launch.kernel.writes}
+        touched -= in_strips(launch.kernel, by_task).keys()
         records = [
             (
                 variant.buffers.index(name),

@@ -1,4 +1,4 @@
-/* Made by optdsl/codegen/codecs.py; goes behind storage.c. */
+/* Made by optdsl/codegen/codecs.py; goes behind lanes.c. */
 /* The dynamic map. Beside 0 q counts entries, `bins` of them in a decade; decades are counted by
  * `at`: 0 is what is nearest to 0, 8 what is nearest to 1.
  *

@@ -1,11 +1,6 @@
-/* What storage.c and codecs.c build on: numbers and their bits, vectors, the scale of a block. */
-typedef long long i64;
-typedef unsigned short u16;
-
-static inline unsigned bits(float x) { unsigned w; __builtin_memcpy(&w, &x, 4); return w; }
-static inline float number(unsigned w) { float x; __builtin_memcpy(&x, &w, 4); return x; }
-
-/* Vectors of 16 numbers with AVX-512, else of 8. Between one instruction and what gcc makes of a loop
+/* What codecs.c builds on: vectors, the scale of a block.
+ *
+ * Vectors of 16 numbers with AVX-512, else of 8. Between one instruction and what gcc makes of a loop
  * over them lies a factor of 3 in speed, so that four operations are spelt out where they exist. */
 #ifdef __AVX512F__
 #define LANES 16

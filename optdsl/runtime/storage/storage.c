@@ -1,149 +1,15 @@
 /* Values that kernels find as float32, loaded from how they are kept before a task, and saved behind
- * it: the codecs of rounding.py, bit for bit; those of codecs.c follow. A function works on the
- * elements [lo, lo + n) of one tensor, whose elements begin at `kept`; what lies `beside` them is a
- * tensor, too, or a number.
+ * it: the frame of halves.c and codecs.c. A function works on the elements [lo, lo + n) of one
+ * tensor, whose elements begin at `kept`; what lies `beside` them is a tensor, too, or a number.
  */
+typedef long long i64;
+typedef unsigned short u16;
+
 #define ELEMENTS _Pragma("omp simd") for (i64 i = 0; i < n; i++)
 #define LOAD(name) \
     void load_##name(float *restrict x, const void *kept, const void *beside, i64 lo, i64 n)
 #define SAVE(name) \
     void save_##name(const float *restrict x, void *kept, void *beside, i64 lo, i64 n)
-
-/* A hash of 32 bits: 16 for each of two elements. */
-static inline unsigned scatter(unsigned x)
-{
-    x = (x ^ x >> 16) * 0x7feb352du;
-    x = (x ^ x >> 15) * 0x846ca68bu;
-    return x ^ x >> 16;
-}
-
-/* As generated kernels widen and narrow (templates/cpu/narrow.c.j2). */
-static inline float from_bf16(u16 x) { return number((unsigned)x << 16); }
-static inline unsigned to_bf16(float x)
-{
-    const unsigned w = bits(x), near = w + (w & 0x10000 ? 0x8000 : 0x7fff);
-    return (x != x ? 0x7fc00000 : near) >> 16;
-}
-static inline float from_fp16(u16 x)
-{
-    const unsigned code = x & 0x7fff;
-    const unsigned normal = (code << 13) + (code < 0x7c00 ? 0x38000000 : 0x70000000);
-    const float small = (int)code * 0x1p-24f;  // never from a subnormal float: 150 cycles each
-    return number((code < 0x400 ? bits(small) : normal) | (unsigned)(x & 0x8000) << 16);
-}
-/* Codes of fp16 count steps of 2^-24 up to 2^-14, whose code is 0x400, and go on from there with
- * the bits of a float. Both parts are worked out, and infinity is the most: what gcc would make a
- * branch of, it would make no vectors of. */
-#define LOW(x) ((bits(x) & 0x7fffffff) < 0x38800000 ? bits(x) & 0x7fffffff : 0x38800000)
-#define HIGH(x) ((bits(x) & 0x7fffffff) + 0x38800000 - LOW(x))
-static inline unsigned fp16_of(float x, unsigned steps, unsigned rest)
-{
-    const unsigned code = steps + ((HIGH(x) - 0x38000000 + rest) >> 13) - 0x400;
-    const unsigned finite = code < 0x7c00 ? code : 0x7c00;
-    return (bits(x) >> 16 & 0x8000) | finite | (unsigned)(x != x) << 9;
-}
-static inline unsigned to_fp16(float x)
-{
-    const unsigned steps = bits(number(LOW(x)) + 0.5f) - 0x3f000000;
-    return fp16_of(x, steps, 0xfff + (HIGH(x) >> 13 & 1));
-}
-
-static inline unsigned up_bf16(float x, unsigned random)
-{
-    return (x != x ? 0x7fc00000 : bits(x) + random) >> 16;
-}
-static inline unsigned up_fp16(float x, unsigned random)
-{
-    const float steps = number(LOW(x)) * 0x1p24f;
-    const int below = (int)steps;
-    return fp16_of(x, below + ((int)random < (steps - below) * 65536.0f), random >> 3);
-}
-
-/* A parameter of 16 bits that rounds at random: `beside` is the key of this step. Tasks begin with
- * a multiple of 32 elements, of which the first half take upper halves of 16 hashes, the others
- * lower ones. */
-#define STOCHASTIC(half) \
-    LOAD(stochastic_##half) \
-    { \
-        const u16 *restrict p = (const u16 *)kept + lo; \
-        ELEMENTS x[i] = from_##half(p[i]); \
-    } \
-    SAVE(stochastic_##half) \
-    { \
-        u16 *restrict p = (u16 *)kept + lo; \
-        const unsigned key = (unsigned)(i64)beside + (unsigned)(lo >> 1); \
-        i64 i = 0; \
-        for (; i + 32 <= n; i += 32) { \
-            unsigned words[32]; \
-            _Pragma("omp simd") for (int k = 0; k < 16; k++) { \
-                const unsigned random = scatter(key + (unsigned)(i >> 1) + k); \
-                words[k] = up_##half(x[i + k], random >> 16); \
-                words[16 + k] = up_##half(x[i + 16 + k], random & 0xffff); \
-            } \
-            for (int k = 0; k < 32; k++) p[i + k] = words[k]; \
-        } \
-        for (; i < n; i++) { \
-            const unsigned random = scatter(key + (unsigned)(i >> 5 << 4) + (i & 15)); \
-            p[i] = up_##half(x[i], i & 16 ? random & 0xffff : random >> 16); \
-        } \
-    }
-
-/* Its float32 master; a parameter that is not that, rounded, was changed by hand. */
-#define MASTER(half) \
-    LOAD(master_##half) \
-    { \
-        const u16 *restrict p = (const u16 *)kept + lo; \
-        const float *restrict master = (const float *)beside + lo; \
-        ELEMENTS x[i] = to_##half(master[i]) == p[i] ? master[i] : from_##half(p[i]); \
-    } \
-    SAVE(master_##half) \
-    { \
-        u16 *restrict p = (u16 *)kept + lo; \
-        float *restrict master = (float *)beside + lo; \
-        ELEMENTS { master[i] = x[i]; p[i] = to_##half(x[i]); } \
-    }
-
-/* What its last rounding lost. */
-#define KAHAN(half) \
-    LOAD(kahan_##half) \
-    { \
-        const u16 *restrict p = (const u16 *)kept + lo, *restrict lost = (const u16 *)beside + lo; \
-        ELEMENTS x[i] = from_##half(p[i]) + from_##half(lost[i]); \
-    } \
-    SAVE(kahan_##half) \
-    { \
-        u16 *restrict p = (u16 *)kept + lo, *restrict lost = (u16 *)beside + lo; \
-        ELEMENTS { \
-            p[i] = to_##half(x[i]); \
-            const float rest = x[i] - from_##half(p[i]); \
-            lost[i] = __builtin_fabsf(rest) < __builtin_inff() ? to_##half(rest) : 0; \
-        } \
-    }
-
-STOCHASTIC(bf16)
-STOCHASTIC(fp16)
-MASTER(bf16)
-MASTER(fp16)
-KAHAN(bf16)
-KAHAN(fp16)
-
-/* The lower half of the bits, with a sign; the upper half rounds to nearest, ties away from zero. */
-LOAD(split_bf16)
-{
-    const u16 *restrict p = (const u16 *)kept + lo;
-    const short *restrict low = (const short *)beside + lo;
-    ELEMENTS x[i] = number(((unsigned)p[i] << 16) + (unsigned)(int)low[i]);
-}
-SAVE(split_bf16)
-{
-    u16 *restrict p = (u16 *)kept + lo;
-    short *restrict low = (short *)beside + lo;
-    ELEMENTS {
-        const unsigned w = bits(x[i]);
-        p[i] = x[i] != x[i] ? w >> 16 | 0x40 : (w + 0x8000) >> 16;
-        low[i] = x[i] != x[i] ? 0 : (short)w;
-    }
-}
 
 /* Codes of blocks: [lo, lo + n) begins with a block; the last of a tensor is as with zeros behind
  * it. All scales come first: what a block's largest number is compared for is not waited for. */
