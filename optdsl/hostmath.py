@@ -118,6 +118,11 @@ def isfinite(x: Number) -> bool:
     return math.isfinite(x)
 
 
+def whole(x: Number) -> int:
+    """A size, rounded towards 0; 0 where it is not finite, as where an unused one divides by 0."""
+    return int(x) if math.isfinite(x) else 0
+
+
 def site_in_pass(site: int, number: int) -> int:
     """The call site that a random draw has in pass `number`, from 0, of a loop around it.
 

@@ -315,8 +315,8 @@ _MATRICES = [
     ),
     _matrix("flip", 1, "axes in the opposite order", "torch.flip({0}, {dims})", error=0.0),
     _matrix(
-        "reshape", 1, "the same elements, row by row, in another shape",
-        "order.reshape({0}, {n}, {m})", error=0.0,
+        "reshape", 1, "the same elements, row by row, in another shape; attributes n, m, fill",
+        "order.reshape({0}, {n}, {m}, {fill})", error=0.0,
     ),
     _matrix(
         "unfold", 1, "the matrix of one axis of the tensor by all others",

@@ -61,13 +61,14 @@ def kth_smallest(x: Tensor, k: float | Tensor, dims: tuple[int, ...]) -> Tensor:
     return found.masked_fill(values[..., -1:].isnan(), torch.nan).reshape(kept)
 
 
-def reshape(x: Tensor, n: int, m: int) -> Tensor:
+def reshape(x: Tensor, n: int, m: int, fill: float | None = None) -> Tensor:
     """The elements of each matrix, row by row, as [n, m]: what is too many is left out, what is
-    missing is NaN."""
+    missing is `fill`, by default NaN."""
     flat = x.flatten(-2)
     missing = n * m - flat.shape[-1]
     if missing > 0:
-        flat = torch.cat([flat, flat.new_full((*flat.shape[:-1], missing), torch.nan)], -1)
+        ends = torch.nan if fill is None else fill
+        flat = torch.cat([flat, flat.new_full((*flat.shape[:-1], missing), ends)], -1)
     return flat.narrow(-1, 0, n * m).reshape(*flat.shape[:-1], n, m)
 
 

@@ -27,6 +27,7 @@ FUNCTIONS = frozenset(name for op in OPS.values() for name in re.findall(r"(\w+)
     "inf",
     "nan",
     "require",
+    "whole",
 }
 """Names that host functions use; no variable has one."""
 
@@ -173,7 +174,9 @@ class Host:
         script = self._script(_hyper_name, "h", "e")
         dims = self.plan.rule.dims
         texts = script.write(dims.values())
-        _return(script, ((literal(e), f"int({text})") for e, text in zip(dims, texts, strict=True)))
+        _return(
+            script, ((literal(e), f"whole({text})") for e, text in zip(dims, texts, strict=True))
+        )
         return _function("dims(h, e)", "Sizes that the rule names.", "\n".join(script.lines))
 
     # ---------------------------------------------------------------- leaves

@@ -113,7 +113,7 @@ class Library:
             case "full":
                 shape = ", ".join(map(self._size, value.type.shape.dims))
                 number = self._tensor(value.args[0], text)
-                return f"{number}.expand({self.like}.shape[0], {shape})"
+                return fill_text(f"{{0}}.expand({self.like}.shape[0], {shape})", [number])
             case "index":
                 entry = fill_text(f"{{0}}[:, int({text(value.args[1])})]", [text(value.args[0])])
                 return entry if value.args[0].type.shape.lead else f"{entry}.unsqueeze(-1)"

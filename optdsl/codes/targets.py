@@ -13,17 +13,15 @@ CODES: tuple[Code, ...] = (
         name="not-yet",
         title="A word that is kept for a later version",
         text="""\
-The name is known and its meaning is settled, but this version does not have it: reductions over
-`blocks = n` and over what `where =` names, inputs `on host`, `host(x)`.
+The name is known and its meaning is settled, but this version does not have it: inputs `on host`,
+`host(x)` but in `until` and `if`, the storage of an inner rule.
 It is an error and not an unknown function, so that no rule means something else in a later version.
 """,
         wrong="""\
-optimizer BlockSGD(lr = 0.1):
-    p -= lr * g / (mean(abs(g), blocks = 64) + 1e-8)
+optimizer SmallAdamW = AdamW(storage = "int8")
 """,
         right="""\
-optimizer MeanSGD(lr = 0.1):
-    p -= lr * g / (mean(abs(g)) + 1e-8)
+optimizer SmallAdamW = AdamW(weight_decay = 0.1)
 """,
     ),
     Code(

@@ -18,8 +18,6 @@ from optdsl.types import Axis
 Keywords = dict[str, Binding]
 WORDS = frozenset({"over", "own", "same", "axis"})
 """Keyword arguments whose value may be a bare word: over = workers."""
-LATER_ARGUMENTS = frozenset({"blocks", "where"})
-"""Arguments of reductions that the language keeps for a later version."""
 
 
 class Arguments(Shapes):
@@ -32,8 +30,6 @@ class Arguments(Shapes):
         for k, arg in enumerate(call.args):
             if arg.name is not None and arg.name in [each.name for each in call.args[:k]]:
                 self.fail("E208", f"`{arg.name}` is given twice", arg.span)
-            if arg.name in LATER_ARGUMENTS:
-                self.fail("E501", f"`{arg.name}` is not in this version", arg.span)
             if arg.name is not None and arg.name not in keywords:
                 listed = ", ".join(sorted(keywords)) or "none"
                 self.fail(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from optdsl.diagnostics import Label, did_you_mean
-from optdsl.frontend.arguments import LATER_ARGUMENTS, Keywords
+from optdsl.frontend.arguments import Keywords
 from optdsl.frontend.bindings import Binding
 from optdsl.frontend.core import Frame
 from optdsl.frontend.expressions import HIDDEN, RESERVED
@@ -149,8 +149,6 @@ class Calls(Primitives):
                     )
                 name = names[position]
             elif name not in names:
-                if name in LATER_ARGUMENTS:
-                    self.fail("E501", f"`{name}` is not in this version", arg.span)
                 meant = did_you_mean(name, names)
                 self.fail(
                     "E208",

@@ -90,17 +90,22 @@ class Declarations(Calls):
                 "`require` cannot stand in a loop or under a condition on tensors",
                 expr.span,
             )
+        self.required(value, expr.span.text, expr.span)
+
+    def required(self, value: Value, text: str, span: Span) -> None:
+        """`value` must hold when a group is added."""
         # Under a condition of the group it holds where the condition does; what depends on a
         # parameter is not known when a group is added, and is left out.
         for condition, side in self.path:
             if condition.type.instances <= Instances.GROUP:
                 met = self.emit.const(True)
                 sides = (value, met) if side else (met, value)
-                value = self.emit.map("where", [condition, *sides], expr.span)
+                value = self.emit.map("where", [condition, *sides], span)
         if is_const(value) and not value.attr("value"):
-            self.fail("E403", "this never holds", expr.span)
-        if not is_const(value):
-            self.requirements.append(Requirement(value, expr.span.text, expr.span))
+            self.fail("E403", "this never holds", span)
+        known = any(each.condition is value and each.text == text for each in self.requirements)
+        if not is_const(value) and not known:
+            self.requirements.append(Requirement(value, text, span))
 
     def _attribute(self, stmt: ast.Attribute) -> None:
         default = self.value(stmt.default)
@@ -185,7 +190,7 @@ class Declarations(Calls):
         self._same_for_all(type_, item.span, f"state `{item.name}`")
         initial = self._initial(item, type_)
         place = item.initial.span if item.initial else item.span
-        self._fits(initial, type_, place, f"state `{item.name}`")
+        initial = self._fits(initial, type_, place, f"state `{item.name}`")
         name = self._unique(item.name)
         filled = initial if not initial.type.on_device else None
         birth = name if filled is not None else self._birth(name, type_)
@@ -344,8 +349,8 @@ class Declarations(Calls):
             self.fail("E407", f"`{name.name}` is on the host: it begins with its group", name.span)
         return bound.name
 
-    def _fits(self, value: Value, type_: Type, span: Span, what: str) -> None:
-        """`value` must broadcast to `type_`, with no more instances than it."""
+    def _fits(self, value: Value, type_: Type, span: Span, what: str) -> Value:
+        """`value`, which must broadcast to `type_`, with no more instances than it."""
         if value.type.dtype in (DType.BOOL, DType.STRING):
             self.fail(
                 "E309",
@@ -354,6 +359,8 @@ class Declarations(Calls):
                 f"this is a {value.type.dtype}",
                 help="write where(condition, 1, 0)",
             )
+        if type_.shape == self.emit.full:
+            value = self.emit.spread(value, span)
         if join_shape(value.type.shape, type_.shape) != type_.shape:
             self.fail(
                 "E318",
@@ -374,6 +381,7 @@ class Declarations(Calls):
                 if reads_t
                 else "reduce it with over = all or over = group",
             )
+        return value
 
 
 def is_exclusive(a: Scope, b: Scope) -> bool:

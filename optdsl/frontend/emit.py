@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from optdsl.diagnostics import Label, Sink
 from optdsl.frontend.bindings import Reported
-from optdsl.ir.fold import host_function, is_const
+from optdsl.ir.fold import host_function, host_text, is_const
 from optdsl.ir.nodes import Builder, Scope, Value
 from optdsl.ops import OPS, Result
 from optdsl.source import Span
@@ -39,6 +39,8 @@ WORDS = {
     "div": "divide {0} by {1}",
     "matmul": "multiply the matrices {0} @ {1}",
 }
+_FLAT: dict[str, Dim] = {"rows": "numel", "long": "numel", "cols": 1, "short": 1}
+"""What the sizes of the one column of `view flat` are."""
 
 
 @dataclass
@@ -98,6 +100,43 @@ class Emitter:
             return self.const(dim)
         return self.dims[dim] if dim in self.dims else self.size(dim)
 
+    def named_size(self, value: Value) -> Dim:
+        """The dimension that a settled whole number is."""
+        if is_const(value):
+            return int(value.attr("value"))
+        text = host_text(value)
+        if self.view == "flat" and text in _FLAT:
+            return _FLAT[text]
+        if value.op != "size":
+            self.dims[text] = value
+        return text
+
+    # ------------------------------------------------------------ blocks
+
+    def blocks_of(self, length: Dim, span: Span) -> Dim:
+        """How many blocks of `length` consecutive elements a matrix of p has: ceil(numel / n)."""
+        elements = self.size("numel")
+        if self.view == "last":
+            elements = self.map("mul", [self.size("rows"), self.size("cols")], span)
+        parts = self.map("div", [elements, self.dim_value(length)], span)
+        return self.named_size(self.map("ceil", [parts], span))
+
+    def spread(self, value: Value, span: Span) -> Value:
+        """A value with one number for each block as one of p's shape; any other as it is."""
+        shape = value.type.shape
+        count = self.dims.get(str(shape.rows))
+        if count is None or shape.cols != 1 or shape.lead != self.full.lead or count.op != "ceil":
+            return value
+        length = self.named_size(count.args[0].args[-1])
+        if shape.rows != self.blocks_of(length, span):
+            return value
+        if value.type.dtype is DType.BOOL:
+            numbers = self.map("where", [value, self.const(1.0), self.const(0.0)], span)
+            return self.map("ne", [self.spread(numbers, span), self.const(0.0)], span)
+        full, whole = self.full, Shape(shape.lead, shape.rows, length)
+        each = self.broadcast(value, value.type.with_(shape=whole), span)
+        return self.shaped("reshape", [each], full, span, n=full.rows, m=full.cols, fill=None)
+
     # ------------------------------------------------------------ elementwise
 
     def map(self, op: str, args: list[Value], span: Span) -> Value:
@@ -116,7 +155,10 @@ class Emitter:
             return self._folded(op, args, dtype, span)
         joined = join_types([arg.type for arg in args], dtype)
         if joined is None:
-            self._shape_error(op, args, span)
+            given, args = args, [self.spread(arg, span) for arg in args]
+            joined = join_types([arg.type for arg in args], dtype)
+        if joined is None:
+            self._shape_error(op, given, span)
         joined = _as_stored(joined)
         if op == "where":
             return self._where(args, joined, span)
@@ -163,6 +205,9 @@ class Emitter:
             return then
         dtype = self._dtype(Result.SAME, [condition, then, otherwise])
         joined = join_types([then.type, otherwise.type], dtype)
+        if joined is None:
+            then, otherwise = self.spread(then, span), self.spread(otherwise, span)
+            joined = join_types([then.type, otherwise.type], dtype)
         if joined is None:
             self.fail(
                 "E305",

@@ -51,8 +51,6 @@ _OPERATORS = {
 }
 _KINDS = {DType.STRING: "a string", DType.BOOL: "a condition"}
 _CONSTANTS = {"inf": math.inf, "pi": math.pi}
-LATER_NAMES = frozenset({"blocks"})
-"""Names that the language keeps for a later version."""
 SMALL_POWER = 4
 """x^n with an integer literal of at most this size is written as multiplications."""
 
@@ -175,8 +173,6 @@ class Expressions(Core):
             )
 
     def _undefined(self, name: str, span: Span) -> NoReturn:
-        if name in LATER_NAMES:
-            self.fail("E501", f"`{name}` is not in this version", span)
         here = [key[2] for key in self.store if key[0] == "local" and key[1] == self.frame.number]
         meant = did_you_mean(name, [*here, *RESERVED, "pi", "inf"])
         mend = f"did you mean `{meant}`?" if meant else None

@@ -74,7 +74,7 @@ class Folding(Ordering):
             [value],
             shape,
             call.span,
-            n=self.named_size(before),
+            n=self.emit.named_size(before),
             m=unfolded.rows,
             others=unfolded.cols,
         )
@@ -86,7 +86,7 @@ class Folding(Ordering):
         size = self._length(number)
         least = self.emit.map("max", [size, self.emit.const(1)], span)  # of an empty one, too
         others = self.emit.map("floordiv", [self.emit.size("numel"), least], span)
-        dims: tuple[Dim, Dim] = self.named_size(size), self.named_size(others)
+        dims: tuple[Dim, Dim] = self.emit.named_size(size), self.emit.named_size(others)
         return Shape((), *dims)
 
     def _need_args(self, call: ast.Call, count: int) -> None:

@@ -23,7 +23,8 @@ SMALLEST = 2.0**-126
 LARGEST = (2 - 2.0**-23) * 2.0**127
 STALLS = {Storage.BF16: 2.0**-9, Storage.FP16: 2.0**-12, Storage.FP8: 2.0**-5}
 """Weights of an average below which a typical move is less than half a unit in the last place."""
-DIMENSIONS = frozenset({"ndim", "rows", "cols", "short", "long"})
+SIDES = frozenset({"rows", "cols", "short", "long"})
+DIMENSIONS = SIDES | {"ndim"}
 
 
 def lint(rule: Rule, sink: Sink) -> None:
@@ -114,6 +115,7 @@ class Lints:
         """Axes of what no condition on dimensions leads to."""
         for value in self._unconditional(self._asks_for_dimensions):
             along = OPS[value.op].kind is Kind.REDUCE and value.attr("axis") in (0, 1)
+            along = along and not SIDES.isdisjoint(value.args[0].type.shape.dims)
             span = value.span
             if along and span is not None and span.source is self.rule.source:
                 self.sink.warning(

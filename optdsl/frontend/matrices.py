@@ -1,13 +1,13 @@
 """Matrix functions: identity, orientation, inverses, decompositions.
 
-Input: a call of one. Output: its value, or the tuple of its values. Relies on: arguments.
+Input: a call of one. Output: its value, or the tuple of its values. Relies on: selection.
 Does not do: products (emit); what is composed of these (std/std.opt).
 """
 
 from __future__ import annotations
 
-from optdsl.frontend.arguments import Arguments
 from optdsl.frontend.bindings import Binding
+from optdsl.frontend.selection import Selection
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
 from optdsl.syntax import ast
@@ -16,7 +16,7 @@ from optdsl.types import Dim, Shape
 ORIENTED = {"wide": ("short", "long"), "tall": ("long", "short")}
 
 
-class Matrices(Arguments):
+class Matrices(Selection):
     def _call_eye(self, call: ast.Call) -> Binding:
         self.arguments(call, 1, 2)
         dims = [self.dim(arg.value) for arg in call.args]
@@ -75,7 +75,7 @@ class Matrices(Arguments):
         if {a, b} == {"rows", "cols"}:
             return "short"
         least = self.emit.map("min", [self.emit.dim_value(a), self.emit.dim_value(b)], span)
-        return self.named_size(least)
+        return self.emit.named_size(least)
 
     def _bounds(self, dim: Dim) -> set[Dim]:
         """Sizes that `dim` is never greater than, whatever p's shape is."""
@@ -84,7 +84,7 @@ class Matrices(Arguments):
         found, value = {dim}, self.emit.dims.get(str(dim))
         if value is not None and value.op == "min":
             for part in value.args:
-                found |= self._bounds(self.named_size(part))
+                found |= self._bounds(self.emit.named_size(part))
         return found
 
     def _parts(self, call: ast.Call, value: Value, *shapes: tuple[Dim, Dim]) -> Binding:

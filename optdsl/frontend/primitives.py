@@ -10,6 +10,7 @@ from optdsl.frontend.arguments import Keywords
 from optdsl.frontend.bindings import Binding, Dims
 from optdsl.frontend.core import is_none
 from optdsl.frontend.folding import Folding
+from optdsl.frontend.selection import TAKEN_IN
 from optdsl.hostmath import site_in_pass
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
@@ -61,7 +62,7 @@ class Primitives(Folding):
 
     def _reduction(self, call: ast.Call) -> Binding:
         most = 1 if call.function == "sum" else 16
-        args, named = self.arguments(call, 1, most, frozenset({"axis", "over"}))
+        args, named = self.arguments(call, 1, most, TAKEN_IN)
         values = [self.as_value(bound, call.span) for bound in args]
         if len(values) > 1:
             if any(not is_none(each) for each in named.values()):
@@ -77,7 +78,7 @@ class Primitives(Folding):
         return self.reduce(REDUCTIONS[call.function], values[0], named, call.span)
 
     def reduce(self, op: str, value: Value, named: Keywords, span: Span) -> Value:
-        """A reduction with `axis` and `over` as they were written."""
+        """A reduction that takes in what was written: `axis`, `over`, `where`, `blocks`."""
         if value.type.dtype in (DType.BOOL, DType.STRING):
             self.fail(
                 "E309",
@@ -85,12 +86,13 @@ class Primitives(Folding):
                 span,
                 help="write where(condition, 1, 0) to count with it",
             )
-        over = self._over(named.get("over"), span)
+        over, nothing = self._over(named.get("over"), span), OPS[op].identity
+        assert nothing is not None
+        value, axis = self.selected(value, named, nothing, span)
         if over == "workers":
             return self.closure(f"worker_{op.removesuffix('_of')}", value, span)
         if over is not None:
             self._no_device_condition("a reduction over parameters", span)
-        axis = self._axis(named.get("axis"), span)
         if axis == ():
             self._entries_match(value.type.shape, over, span)
         return self.emit.reduce(op, value, axis, over, self.path, span)
@@ -106,19 +108,18 @@ class Primitives(Folding):
 
     def _call_count(self, call: ast.Call) -> Binding:
         """How many elements a reduction with these arguments takes in."""
-        args, named = self.arguments(call, 1, 1, frozenset({"axis", "over"}))
+        args, named = self.arguments(call, 1, 1, TAKEN_IN)
         value = self.as_value(args[0], call.span)
         over = self._over(named.get("over"), call.span)
+        if self.selects(named):
+            return self.reduce("sum", self.ones(value, call.span), named, call.span)
         axis = self._axis(named.get("axis"), call.span)
         if over == "workers":
             return self.emit.leaf("workers", Instances.RUN, Place.HOST, DType.INT)
         if axis == ():
             self._entries_match(value.type.shape, over, call.span)
         if over is not None:
-            lead = tuple(each for each in value.type.shape.lead if each == BATCH)
-            shape = Shape(lead, value.type.shape.rows, value.type.shape.cols)
-            type_ = value.type.with_(shape=shape, place=Place.DEVICE, dtype=DType.REAL)
-            ones = self.emit.broadcast(self.emit.const(1.0), type_, call.span)
+            ones = self.ones(value, call.span)
             return self.emit.reduce("sum", ones, axis, over, self.path, call.span)
         return self._count_here(value.type.shape, axis, call.span)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from optdsl.diagnostics import Sink, did_you_mean
 from optdsl.frontend.arguments import WORDS
-from optdsl.frontend.expressions import LATER_NAMES, RESERVED
+from optdsl.frontend.expressions import RESERVED
 from optdsl.frontend.matrices import ORIENTED
 from optdsl.frontend.primitives import ELEMENTWISE, LATER, REDUCTIONS, Primitives
 from optdsl.frontend.scope import Scope
@@ -32,7 +32,7 @@ PRIMITIVES = frozenset(
 )
 WITHOUT_RULE = RESERVED - {"p", "g"}
 """What a `def` has in reach: p and g are a rule's and a transform's."""
-CONSTANTS = frozenset({"inf", "pi", "all", "group", "axes"}) | LATER_NAMES
+CONSTANTS = frozenset({"inf", "pi", "all", "group", "axes"})
 
 
 def resolve(scope: Scope, sink: Sink) -> None:

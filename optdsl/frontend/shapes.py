@@ -9,9 +9,10 @@ from __future__ import annotations
 from optdsl.axes import AXIS_SIZES
 from optdsl.frontend.bindings import Symbol
 from optdsl.frontend.expressions import SIZES, Expressions
-from optdsl.ir.fold import host_text, is_const
+from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
+from optdsl.source import Span
 from optdsl.syntax import ast
 from optdsl.types import BATCH, Dim, DType, Instances, Shape
 
@@ -21,8 +22,6 @@ UNSETTLED = frozenset(
     | {op.name for op in OPS.values() if op.kind is Kind.RANDOM}
 )
 """Host values that differ from step to step, or are not known before the first."""
-_FLAT: dict[str, Dim] = {"rows": "numel", "long": "numel", "cols": 1, "short": 1}
-"""What the sizes of the one column of `view flat` are."""
 LARGEST_SIZE = 200
 """Operations that the text of one dimension may have."""
 
@@ -69,25 +68,29 @@ class Shapes(Expressions):
         value = self.as_value(bound, expr.span)
         if value.op == "workers" and axes:
             return value.op
+        return self.settled_size(value, expr.span)
+
+    def settled_size(self, value: Value, span: Span) -> Dim:
+        """The dimension that a host value is, which must be a whole number that stays."""
         if not is_settled(value):
             self.fail(
                 "E314",
                 "a size must be known when the parameter is added",
-                expr.span,
+                span,
                 f"this is {value.type.describe()}",
                 help="use sizes, integers and integer hyperparameters",
             )
         if _tree_size(value) > LARGEST_SIZE:
-            self.fail("E314", f"a size of more than {LARGEST_SIZE} operations", expr.span)
+            self.fail("E314", f"a size of more than {LARGEST_SIZE} operations", span)
         number = value.attr("value") if is_const(value) else 0
         if not _is_whole(value) or not 0 <= number < 2**31:
             self.fail(
                 "E314",
                 "a size is a whole number",
-                expr.span,
+                span,
                 help="`//` divides and rounds down" if value.op == "div" else None,
             )
-        return self.named_size(value)
+        return self.emit.named_size(value)
 
     def own_size(self, shape: Shape) -> str | None:
         """A size in `shape` that parameters may differ in, if there is one."""
@@ -97,17 +100,6 @@ class Shapes(Expressions):
             if own or dim in (*SIZES, *AXIS_SIZES, BATCH):
                 return str(dim)
         return None
-
-    def named_size(self, value: Value) -> Dim:
-        """The dimension that a settled whole number is."""
-        if is_const(value):
-            return int(value.attr("value"))
-        text = host_text(value)
-        if self.emit.view == "flat" and text in _FLAT:
-            return _FLAT[text]
-        if value.op != "size":
-            self.emit.dims[text] = value
-        return text
 
 
 def is_settled(value: Value) -> bool:

@@ -203,7 +203,7 @@ class Statements(Axes):
         elif isinstance(slot, StateSlot):
             value = self.as_value(bound, stmt.value.span)
             state = self.states[slot.name]
-            self._fits(value, state.type, stmt.value.span, f"state `{name}`")
+            value = self._fits(value, state.type, stmt.value.span, f"state `{name}`")
             if state.type.on_device:
                 value = titled(self.emit.broadcast(value, state.type, stmt.span), name)
             self.store[("state", slot.name)] = value
@@ -219,13 +219,13 @@ class Statements(Axes):
         self.need_entry(base, index, target.index.span)
         value = self.as_value(bound, stmt.value.span)
         shape = self.entry_shape(base, target.span)
-        self._fits(value, base.type.with_(shape=shape), stmt.value.span, "the entry")
+        value = self._fits(value, base.type.with_(shape=shape), stmt.value.span, "the entry")
         value = self.emit.broadcast(value, base.type.with_(shape=shape), stmt.span)
         entry = self.builder.make("put_index", (base, index, value), base.type, stmt.span)
         self._store(target.base, entry, stmt)
 
     def _like_p(self, value: Value, span: Span) -> Value:
-        self._fits(value, self.emit.param_type, span, "p")
+        value = self._fits(value, self.emit.param_type, span, "p")
         return self.emit.broadcast(value, self.emit.param_type, span)
 
     # ------------------------------------------------------------ branches

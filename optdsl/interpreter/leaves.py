@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optdsl import draws
 from optdsl.axes import axis_sizes
-from optdsl.hostmath import site_in_pass
+from optdsl.hostmath import site_in_pass, whole
 from optdsl.interpreter.members import Closure, Member, matrix_sizes
 from optdsl.ir.nodes import Rule, StateDecl, Value
 from optdsl.types import BATCH, Dim, Instances, Place, Shape
@@ -57,7 +57,7 @@ class Leaves:
         if dim in sizes:
             return sizes[dim]
         if dim in self.rule.dims:
-            return int(self.get(self.rule.dims[dim], i))
+            return whole(self.get(self.rule.dims[dim], i))
         return 1 if dim == "workers" else self._axis_size(dim, i)
 
     def shape(self, shape: Shape, i: int) -> tuple[int, ...]:

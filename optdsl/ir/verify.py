@@ -60,7 +60,7 @@ _BY_NAME = {
     "argsort": {"dim", "first"},
     **{op: {"dim"} for op in ("take", "put")},
     "flip": {"dims"},
-    "reshape": {"n", "m"},
+    "reshape": {"n", "m", "fill"},
     **{op: {"n", "m", "others"} for op in ("unfold", "fold")},
     "kth_smallest": {"dims"},
     "kth_of": {"k"},

@@ -209,7 +209,7 @@ def _in_memory(builder: Builder, value: Value, view: str) -> Value:
     if domain_of(operand.type, view) not in SMALL:
         return value
     n, m = operand.type.shape.rows, operand.type.shape.cols
-    copy = builder.make("reshape", (operand,), operand.type, operand.span, n=n, m=m)
+    copy = builder.make("reshape", (operand,), operand.type, operand.span, n=n, m=m, fill=None)
     return rebuild(builder, value, (copy,))
 
 

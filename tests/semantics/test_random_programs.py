@@ -83,6 +83,7 @@ class Grower:
             case 5 | 6:
                 name = rng.choice(["sum", "mean", "norm", "rms", "max", "min", "std"])
                 more = ["", "", ", axis = 0", ", axis = 1", ", over = all", ", over = group"]
+                more += [", blocks = 2", ", where = g > 0"]
                 return f"{name}({self.tensor(a)}{rng.choice(more)})"
             case 7:
                 return f"where({self.condition(depth - 1)}, {a}, {self.value(depth - 1)})"

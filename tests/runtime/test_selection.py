@@ -1,0 +1,72 @@
+"""Reductions over blocks and under conditions, compiled: what the interpreter gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import optdsl
+
+RULES = """
+optimizer Blocked(lr = 0.5, n = 4):
+    state v: [ceil(numel / n), 1]
+    v += sum(abs(g), blocks = n)
+    g = where(max(p, blocks = n) > 0.5, 2 * g, g)
+    p -= lr * (v * g + count(g, blocks = n))
+
+optimizer Sorted(lr = 0.5, n = 4):
+    p -= lr * (median(g, blocks = n) + where(abs(g) >= kth_largest(abs(g), 2, blocks = n), g, 0))
+
+optimizer Where(lr = 0.5, n = 4):
+    small = sum(g, where = abs(g) < 2) - max(g, where = g < 1, over = all)
+    p -= lr * (small + count(g, where = p > 0) + kth_largest(g, 3, where = g < 1))
+    if ndim >= 2:
+        p -= lr * sum(g, where = g > 0, axis = 1)
+"""
+SHAPES = [(), (0,), (1,), (3,), (4,), (5,), (1000,), (3, 5), (2, 3, 7), (3, 5)]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+@pytest.mark.parametrize(
+    ("name", "n"), [("Blocked", 3), ("Blocked", 1001), ("Sorted", 4), ("Where", 1)]
+)
+def test_the_target_is_the_interpreter(backend, name, n):
+    if backend == "triton":
+        pytest.importorskip("triton")
+    make = getattr(optdsl.compile_text(RULES), name)
+    results = []
+    for each in (backend, "reference"):
+        generator = torch.Generator().manual_seed(0)
+        params = [torch.zeros(shape, requires_grad=True) for shape in SHAPES]
+        optimizer = make(params, backend=each, n=n)
+        for _ in range(3):
+            for p in params:
+                # Eighths: sums of them are exact, so that no rounding tells the two apart.
+                p.grad = torch.randint(-40, 40, p.shape, generator=generator) / 8
+            optimizer.step()
+        results.append([p.detach() for p in params])
+    torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5])
+def test_a_length_that_is_none_is_refused(n):
+    make = optdsl.compile_text(RULES).Blocked
+    with pytest.raises(ValueError, match="blocks = n, whole and at least 1; got n = "):
+        make([torch.zeros(3, requires_grad=True)], n=n)
+    optimizer = make([torch.zeros(3, requires_grad=True)])
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+    optimizer.step()
+    optimizer.param_groups[0]["n"] = 2
+    with pytest.raises(ValueError, match="n"):
+        optimizer.step()
+    assert optimizer.state_dict()["state"][0]["v"].tolist() == [[3.0]]
+
+
+def test_a_block_of_no_length_of_a_parameter_of_its_own_is_not_a_number():
+    text = "optimizer X(lr = 1.0):\n    p -= lr * mean(g, blocks = cols // 2)\n"
+    params = [torch.zeros(shape, requires_grad=True) for shape in [(4,), (3, 0), (2, 4)]]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optdsl.compile_text(text).X(params).step()
+    assert params[0].isnan().all()
+    assert (params[2] == -1).all()
