@@ -14,7 +14,7 @@ from typing import Any
 from optdsl.axes import axis_sizes
 from optdsl.ir.fold import host_function
 from optdsl.ir.nodes import Rule, Value
-from optdsl.types import BATCH
+from optdsl.types import BATCH, DType
 
 STEADY = 1_000_003
 """A step far from the first; a prime, on which no `every k` falls."""
@@ -89,6 +89,8 @@ def host_number(value: Value, facts: Facts, known: Mapping[Value, bool] | None =
             return False
         case "name_matches":
             return re.search(value.attr("pattern"), facts.name) is not None
+        case "input":
+            return 1 if value.type.dtype is not DType.BOOL else True
         case "workers" | "lead_size":
             return 1
         case "rank":

@@ -193,6 +193,8 @@ class Host:
                 return f"h[{literal(value.attr('name'))}]{index}"
             case "host_state":
                 return f"h[{literal(self.plan.rule.state(value.attr('name')).key)}]"
+            case "input":
+                return f"h[{literal('input ' + value.attr('name'))}]"
             case "attribute":
                 return f"{self._read('attributes')}[{literal(value.attr('name'))}]"
             case "t" | "steps" | "evaluating":

@@ -280,6 +280,16 @@ def static_hypers(plan: Plan) -> list[str]:
 
 def _input(each: InputDecl, view: str) -> Call:
     over = {Instances.GROUP: "group", Instances.PARAM: ""}.get(each.type.instances, "all")
+    if not each.type.on_device:
+        number = literal(str(each.type.dtype))
+        return call(
+            "Input",
+            name=literal(each.name),
+            domain=literal("host"),
+            shape=literal(()),
+            over=literal(over),
+            number=number,
+        )
     return call(
         "Input",
         name=literal(each.name),

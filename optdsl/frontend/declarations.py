@@ -47,6 +47,8 @@ CLASS_ARGUMENTS = frozenset(
     }
 )
 """Arguments of every optimizer class, which no hyperparameter or attribute can be called."""
+NUMBERS = ("int", "real", "bool")
+"""What an input on the host may be."""
 CODES = (Storage.FP8, Storage.INT8, Storage.INT4)
 """Storages in blocks."""
 STEP_KEY = "step"
@@ -131,19 +133,7 @@ class Declarations(Calls):
 
     def _input(self, stmt: ast.Input) -> None:
         self.need_new(stmt.name, stmt.name_span)
-        if stmt.on_host or stmt.dtype is not None:
-            self.fail("E501", "inputs on the host are not in this version", stmt.span)
-        shape = self.emit.full if stmt.shape is None else self.shape(stmt.shape, "new")
-        for dim in (shape.rows, shape.cols):
-            if isinstance(dim, str) and dim not in SIZES and dim not in self.emit.dims:
-                self.fail(
-                    "E314",
-                    f"the axis `{dim}` of an input goes before those of a matrix",
-                    stmt.span,
-                    help=f"a row for each: [{dim}, 1, cols]",
-                )
-        type_ = Type(INSTANCES[stmt.over], shape, Place.DEVICE, DType.REAL)
-        self._same_for_all(type_, stmt.span, f"input `{stmt.name}`")
+        type_ = self._number_given(stmt) if stmt.on_host else self._tensor_given(stmt)
         known = self.inputs.get(stmt.name)
         if known is not None and known.type != type_:
             self.fail(
@@ -157,6 +147,37 @@ class Declarations(Calls):
         value = self.builder.make("input", (), type_, stmt.name_span, name=stmt.name)
         value.name = stmt.name
         self.store[self.frame.local(stmt.name)] = value
+
+    def _tensor_given(self, stmt: ast.Input) -> Type:
+        if stmt.dtype is not None:
+            self.fail(
+                "E318",
+                f"`{stmt.dtype}` is a kind of number, and an input is a tensor",
+                stmt.span,
+                help=f"write `input {stmt.name}: {stmt.dtype} on host` for a number of the host",
+            )
+        shape = self.emit.full if stmt.shape is None else self.shape(stmt.shape, "new")
+        for dim in (shape.rows, shape.cols):
+            if isinstance(dim, str) and dim not in SIZES and dim not in self.emit.dims:
+                self.fail(
+                    "E314",
+                    f"the axis `{dim}` of an input goes before those of a matrix",
+                    stmt.span,
+                    help=f"a row for each: [{dim}, 1, cols]",
+                )
+        type_ = Type(INSTANCES[stmt.over], shape, Place.DEVICE, DType.REAL)
+        self._same_for_all(type_, stmt.span, f"input `{stmt.name}`")
+        return type_
+
+    def _number_given(self, stmt: ast.Input) -> Type:
+        """A number of the host, for the model or for each group."""
+        if stmt.shape is not None and stmt.shape.dims:
+            self.fail("E318", "an input on the host is one number", stmt.span)
+        if stmt.dtype is not None and stmt.dtype not in NUMBERS:
+            kinds = ", ".join(f"`{each}`" for each in NUMBERS)
+            self.fail("E318", f"an input on the host is one of {kinds}", stmt.span)
+        instances = Instances.GROUP if stmt.over == "group" else Instances.RUN
+        return Type(instances, SCALAR, Place.HOST, DType(stmt.dtype or DType.REAL))
 
     # ------------------------------------------------------------ states
 

@@ -17,8 +17,8 @@ from optdsl.syntax import ast
 from optdsl.types import BATCH, Dim, DType, Instances, Shape
 
 UNSETTLED = frozenset(
-    {"t", "steps", "first", "host_state", "to_host", "loop_arg", "loop_result", "lead_size"}
-    | {"workers", "rank"}
+    {"t", "steps", "first", "input", "host_state", "to_host", "loop_arg", "loop_result"}
+    | {"lead_size", "workers", "rank"}
     | {op.name for op in OPS.values() if op.kind is Kind.RANDOM}
 )
 """Host values that differ from step to step, or are not known before the first."""

@@ -74,7 +74,8 @@ class Leaves:
         for declared in self.rule.inputs:
             lead = declared.type.shape.lead
             if axis in lead and declared.name in self.members[i].inputs:
-                return self.members[i].inputs[declared.name].shape[lead.index(axis)]
+                found: Tensor = self.members[i].inputs[declared.name]
+                return found.shape[lead.index(axis)]
         raise ValueError(f"the step needs an input with the axis `{axis}`")
 
     def _op_workers(self, value: Value, i: int) -> int:
@@ -126,14 +127,16 @@ class Leaves:
             raise ValueError(f"parameter {member.name or member.index} has no gradient")
         return member.g.detach().to(self.dtype).reshape(self.sizes(member.p))
 
-    def _input(self, name: str, i: int) -> Tensor:
+    def _input(self, name: str, i: int) -> Any:
         if name not in self.members[i].inputs:
             raise ValueError(f"the step needs the input `{name}`")
         return self.members[i].inputs[name]
 
-    def _op_input(self, value: Value, i: int) -> Tensor:
+    def _op_input(self, value: Value, i: int) -> Any:
         """Named axes come first and have the sizes that the caller's tensor has."""
         name, shape = value.attr("name"), value.type.shape
+        if not value.type.on_device:
+            return self._input(name, i)
         tensor = self._input(name, i).detach().to(self.dtype)
         lead = [axis for axis in shape.lead if axis != BATCH]
         rest = Shape(shape.lead[len(lead) :], shape.rows, shape.cols)

@@ -34,7 +34,7 @@ class Member:
     states: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[tuple[str, int | None], Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -149,6 +149,8 @@ class Engine:
             self._look(groups)
         self._check_statics()
         hypers = [plain_hypers(group, self._names) for group in groups]
+        if self._holdings.inputs.numbers:
+            hypers = self._holdings.inputs.beside(hypers, inputs)
         asked = groups, hypers, self._backends, found_inf
         resident = self._may_reside and self._residents.wanted(*asked)
         self.counters.scans += 1
@@ -202,6 +204,10 @@ class Engine:
         pairs = zip(self._cohorts, decisions, strict=True)
         running = [(c, self.program.variants[v]) for c, v in pairs if v != INACTIVE]
         model = checked_model(self.program, running, model, self.owner.param_groups, self._params)
+        if self._holdings.inputs.numbers:  # what is missing is missed before anything changes
+            for cohort, variant in running:
+                h = hypers[cohort.group_index]
+                _ = variant.scalars(h, cohort.e), self.program.advance(h, cohort.e)
         if self._holdings.take_inputs(inputs, running, hypers):
             self._plans.clear()
         _ = gradients.tensors  # held: the closure may drop them

@@ -68,12 +68,14 @@ class State:
 @dataclass(frozen=True)
 class Input:
     """What the caller supplies with a step. `shape` as for a state, with named axes first; `over`
-    is "", "group" or "all"."""
+    is "", "group" or "all". A number of the host has the domain "host", and is an int, a real or a
+    bool, as `number` says."""
 
     name: str
     domain: str
     shape: tuple[int | str, ...]
     over: str = ""
+    number: str = ""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Participant:
     attributes: Mapping[str, Any]
     states: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[tuple[str, int | None], Any] = field(default_factory=dict)
-    inputs: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
 
 
 class Update(Protocol):
@@ -147,6 +147,9 @@ def _participant(
         member.attributes,
     )
     participant.inputs = holdings.inputs.held(member)
+    for name in holdings.inputs.numbers:
+        if (number := f"input {name}") in participant.group:
+            participant.inputs[name] = participant.group[number]
     for name, key in holdings.program.host_states:
         participant.shared[name, member.group_index] = participant.group[key]
     for name in holdings.existing(member):

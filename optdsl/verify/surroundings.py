@@ -37,7 +37,10 @@ def draw_inputs(
     negative, all else lies in [0.1, 1.1). Numbers of float32, so that no target rounds them."""
     found: dict[str, Any] = {}
     for each in program.inputs:
-        if each.over == "all":
+        if each.number:
+            numbers = [_number(each.number, generator) for _ in range(groups)]
+            found[each.name] = numbers if each.over == "group" else numbers[0]
+        elif each.over == "all":
             found[each.name] = _drawn(each.shape, None, program.view, generator)
         elif each.over == "group":
             drawn = [_drawn(each.shape, None, program.view, generator) for _ in range(groups)]
@@ -45,6 +48,12 @@ def draw_inputs(
         else:
             found[each.name] = [_drawn(each.shape, p, program.view, generator) for p in params]
     return found
+
+
+def _number(kind: str, generator: torch.Generator) -> float | int | bool:
+    """A number of the host; a whole one is 0 or 1, as it may count something."""
+    drawn = float(torch.rand((), generator=generator))
+    return drawn + 0.1 if kind == "real" else drawn < 0.5 if kind == "bool" else int(drawn < 0.5)
 
 
 def _drawn(

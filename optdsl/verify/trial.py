@@ -185,7 +185,7 @@ class Trial:
                     shared=self._shared(optimizer, group, number),
                     attributes=self._attributes_of(number),
                     inputs={
-                        each.name: _own(each, inputs[each.name], index, number).double()
+                        each.name: _own(each, inputs[each.name], index, number)
                         for each in optimizer.program.inputs
                     },
                 )
@@ -221,7 +221,7 @@ def _exact(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float64, copy=True)
 
 
-def _own(declared: Input, given: Any, index: int, group: int) -> Tensor:
+def _own(declared: Input, given: Any, index: int, group: int) -> Any:
     """What of an input belongs to one parameter."""
-    own: Tensor = given if declared.over == "all" else given[group if declared.over else index]
-    return own
+    own = given if declared.over == "all" else given[group if declared.over else index]
+    return own if declared.number else own.double()

@@ -2,9 +2,11 @@
 
 Input: `step(inputs={NAME: ...})`. An input of each parameter is given as a mapping from parameters
 (or their names) to tensors, or as a sequence with one for each parameter, in the order of the
-groups (None: not given); one over a group as a sequence with one for each group; one over all as
-it is. A number stands for a tensor of one element. Output: tensors in the dtype that values are
-computed in, which stay at one address, so that a step that is repeated makes no plan anew.
+groups (None: not given); one over a group as a sequence with one for each group; one over all as it
+is. A number stands for a tensor of one element. Numbers of the host become entries beside a group's
+hyperparameters, `input NAME`, where host functions read them. Output: tensors in the dtype that
+values are computed in, which stay at one address, so that a step that is repeated makes no plan
+anew.
 
 Relies on: program.py, cohorts.py. Does not do: gradients (gradients.py), the model.
 """
@@ -35,7 +37,8 @@ class Inputs:
 
     def __init__(self, program: Program) -> None:
         self.rule = program.name
-        self.declared = {each.name: each for each in program.inputs}
+        self.declared = {each.name: each for each in program.inputs if not each.number}
+        self.numbers = {each.name: each for each in program.inputs if each.number}
         self.axes: dict[str, int] = {}
         self._kept: dict[tuple[int, str], Tensor] = {}
         temps = (temp for variant in program.variants for temp in variant.temps)
@@ -56,8 +59,8 @@ class Inputs:
         what has another shape, with nothing changed."""
         given = {} if given is None else given
         for name in given:
-            if name not in self.declared:
-                known = ", ".join(self.declared) or "none"
+            if name not in self.declared and name not in self.numbers:
+                known = ", ".join((*self.declared, *self.numbers)) or "none"
                 raise ValueError(f"{self.rule} has no input {name!r}; it has: {known}")
         found: dict[tuple[int, str], Tensor] = {}
         axes: dict[str, int] = {}
@@ -78,6 +81,23 @@ class Inputs:
         self.axes.clear()
         self.axes.update(axes)
         return resized
+
+    def beside(
+        self, hypers: Sequence[Mapping[str, Any]], given: Mapping[str, Any] | None
+    ) -> list[Mapping[str, Any]]:
+        """The hyperparameters of each group with the numbers that came with the step. Raises
+        ValueError for one of another kind; for one that is missing, when it is read."""
+        found: list[Mapping[str, Any]] = []
+        for index, h in enumerate(hypers):
+            numbers = {}
+            for name, each in self.numbers.items():
+                value = None if given is None else given.get(name)
+                if each.over == "group" and value is not None:
+                    value = value[index] if index < len(value) else None
+                if value is not None:
+                    numbers[f"input {name}"] = _number(value, each, self.rule)
+            found.append(_Given(h, numbers, self.rule))
+        return found
 
     @staticmethod
     def _owner(each: Input, member: Member) -> int:
@@ -114,6 +134,37 @@ class Inputs:
             if axes.setdefault(str(axis), size) != size:
                 raise ValueError(f"{what} has {size} along {axis!r}, others have {axes[axis]}")
         return tensor.reshape(*tensor.shape[: len(lead)], *rest)
+
+
+class _Given(dict[str, Any]):
+    """Hyperparameters, and the numbers that came with a step, of which one may be missing."""
+
+    def __init__(self, h: Mapping[str, Any], numbers: Mapping[str, Any], rule: str) -> None:
+        super().__init__(numbers, seed=h.get("seed", 0))
+        self._h, self._rule = h, rule
+
+    def __missing__(self, name: str) -> Any:
+        if name.startswith("input "):
+            own = name.removeprefix("input ")
+            raise ValueError(
+                f"{self._rule}: the input {own!r} is missing; call step(inputs={{{own!r}: ...}})"
+            )
+        return self._h[name]
+
+
+def _number(value: Any, each: Input, rule: str) -> float | int | bool:
+    """`value` as the number of the host that is declared."""
+    if hasattr(value, "item") and math.prod(value.shape) == 1:  # torch's and numpy's
+        value = value.item()
+    whole = isinstance(value, int | float) and float(value).is_integer()
+    if each.number == "bool" and isinstance(value, bool):
+        return value
+    if each.number == "int" and whole and not isinstance(value, bool):
+        return int(value)
+    if each.number == "real" and isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    kind = {"bool": "true or false", "int": "a whole number"}.get(each.number, "a number")
+    raise ValueError(f"{rule}: the input {each.name!r} is {kind}, not {value!r}")
 
 
 def _entry(given: Any, each: Input, member: Member) -> Any:
