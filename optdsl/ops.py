@@ -399,7 +399,10 @@ _CONTROLS = [
     _leaf(
         "put_index", "the first operand with one entry of its first axis replaced", Kind.CONTROL, 3
     ),
-    _leaf("to_host", "the one explicit read of a device value by the host", Kind.CONTROL, 1),
+    _leaf(
+        "to_host", "a number of a tensor as one of the host; the front end makes loops and numbers "
+        "of tensors of what depends on it", Kind.CONTROL, 1,
+    ),
 ]
 
 _CLOSURES = [

@@ -13,9 +13,9 @@ CODES: tuple[Code, ...] = (
         name="not-yet",
         title="A word that is kept for a later version",
         text="""\
-The name is known and its meaning is settled, but this version does not have it: `host(x)` but in
-`until` and `if`, the storage of an inner rule.
-It is an error and not an unknown function, so that no rule means something else in a later version.
+The name is known and its meaning is settled, but this version does not have it: the storage of an
+inner rule, a state on the host `over all`. It is an error and not an unknown function, so that no
+rule means something else in a later version.
 """,
         wrong="""\
 optimizer SmallAdamW = AdamW(storage = "int8")

@@ -246,9 +246,10 @@ optimizer SGD(lr = 0.1):
         title="Something else where a number of the host is wanted",
         text="""\
 How often a loop runs, the period of `every`, `at` of a draw and an index are numbers that the host
-knows: made of literals, hyperparameters, sizes, attributes, `t` and `steps`, not of tensors. A
-tuple is indexed by a literal; an index is a whole number from 0, and less than the size where that
-is known.
+knows: made of literals, hyperparameters, sizes, attributes, `t` and `steps`, not of tensors.
+`host(x)` of a tensor may say how often a loop runs and be a period; `at` and an index are known
+before the step. A tuple is indexed by a literal; an index is a whole number from 0, and less than
+the size where that is known.
 """,
         wrong="""\
 optimizer SGD(lr = 0.1):
@@ -361,8 +362,8 @@ optimizer Scalar(lr = 0.1):
         name="one-condition",
         title="A condition with a shape where one is wanted",
         text="""\
-`if` and `until` take one condition for the parameter. `where(condition, a, b)` chooses for each
-element.
+`if` and `until` take one condition for the parameter, `host` one number. `where(condition, a, b)`
+chooses for each element.
 """,
         wrong="""\
 optimizer Signs(lr = 0.1):

@@ -12,6 +12,7 @@ from optdsl.diagnostics import Label
 from optdsl.frontend.bindings import POISON, Reported, Undefined
 from optdsl.frontend.calls import Calls
 from optdsl.frontend.core import StateSlot
+from optdsl.frontend.emit import as_tensor
 from optdsl.frontend.expressions import HIDDEN, RESERVED, SIZES
 from optdsl.frontend.primitives import INSTANCES
 from optdsl.ir.fold import is_const
@@ -82,7 +83,7 @@ class Declarations(Calls):
     def _require(self, expr: ast.Expr) -> None:
         value = self.value(expr)
         self.need_condition(value, expr.span)
-        if value.type.on_device or value.type.instances > Instances.GROUP:
+        if as_tensor(value).type.on_device or value.type.instances > Instances.GROUP:
             if self.frame.call is not None:
                 return  # the caller binds it to what no group knows; alone, the rule is in order
             self.fail("E402", "`require` tests hyperparameters", expr.span)
@@ -372,6 +373,7 @@ class Declarations(Calls):
 
     def _fits(self, value: Value, type_: Type, span: Span, what: str) -> Value:
         """`value`, which must broadcast to `type_`, with no more instances than it."""
+        value = as_tensor(value)
         if value.type.dtype in (DType.BOOL, DType.STRING):
             self.fail(
                 "E309",

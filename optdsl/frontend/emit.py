@@ -111,6 +111,14 @@ class Emitter:
             self.dims[text] = value
         return text
 
+    # ------------------------------------------------------------ what the host reads
+
+    def read(self, value: Value, span: Span) -> Value:
+        """A number of a tensor as one of the host, which is there in the middle of a step alone."""
+        if not value.type.on_device:
+            return value
+        return self.builder.make("to_host", (value,), value.type.with_(place=Place.HOST), span)
+
     # ------------------------------------------------------------ blocks
 
     def blocks_of(self, length: Dim, span: Span) -> Dim:
@@ -153,6 +161,9 @@ class Emitter:
         dtype = self._dtype(row.result, args)
         if all(map(is_const, args)):
             return self._folded(op, args, dtype, span)
+        if any(arg.op == "to_host" for arg in args):  # what is made of it, no one waits for yet
+            made = self.map(op, [as_tensor(arg) for arg in args], span)
+            return made if any(arg.type.on_device for arg in args) else self.read(made, span)
         joined = join_types([arg.type for arg in args], dtype)
         if joined is None:
             given, args = args, [self.spread(arg, span) for arg in args]
@@ -199,6 +210,10 @@ class Emitter:
         """`then` where the host condition holds; only that side is computed."""
         if is_const(condition):
             return then if condition.attr("value") else otherwise
+        sides = [then, otherwise]
+        if any(each.op == "to_host" for each in (condition, *sides)):
+            made = self.map("where", [as_tensor(each) for each in (condition, *sides)], span)
+            return made if any(each.type.on_device for each in sides) else self.read(made, span)
         then = _assume(then, condition, True)
         otherwise = _assume(otherwise, condition, False)
         if then is otherwise:
@@ -229,6 +244,7 @@ class Emitter:
 
     def broadcast(self, value: Value, type: Type, span: Span | None) -> Value:
         """`value` with the shape of `type`, on the device; itself where it is so already."""
+        value = as_tensor(value)
         if value.type.shape == type.shape and value.type.on_device:
             return value
         dtype = DType.BOOL if value.type.dtype is DType.BOOL else DType.REAL
@@ -283,6 +299,7 @@ class Emitter:
 
     def shaped(self, op: str, args: list[Value], shape: Shape, span: Span, **attrs: Any) -> Value:
         """A matrix primitive whose result has `shape`."""
+        args = [as_tensor(arg) for arg in args]
         joined = join_types([arg.type.with_(shape=SCALAR) for arg in args], DType.REAL)
         assert joined is not None
         type_ = joined.with_(shape=shape, place=Place.DEVICE)
@@ -344,6 +361,11 @@ class Emitter:
             over=over,
             scope=tuple(side for _, side in scope),
         )
+
+
+def as_tensor(value: Value) -> Value:
+    """The tensor that the host reads for `value`; any other value as it is."""
+    return value.args[0] if value.op == "to_host" else value
 
 
 def _as_stored(type_: Type) -> Type:

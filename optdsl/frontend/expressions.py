@@ -346,6 +346,9 @@ class Expressions(Core):
         """`index` must be a host number, and within the first axis as far as is known here."""
         if index.type.on_device or index.type.dtype in (DType.BOOL, DType.STRING):
             self.fail("E313", "an index is a host number", span)
+        if index.op == "to_host":
+            message = "an index is known before the step, not read from a tensor"
+            self.fail("E313", message, span, help="`take` and `put` go by tensors")
         if not is_const(index):
             return
         number, size = index.attr("value"), value.type.shape.dims[0]

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from optdsl.frontend.bindings import Binding, Poison, Reported, Undefined
 from optdsl.frontend.core import Key, P, StateSlot
+from optdsl.frontend.emit import as_tensor
 from optdsl.frontend.host_states import HostStates
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import LoopBody, Value, reachable
@@ -86,22 +87,22 @@ class Loops(HostStates):
         count = self.value(stmt.count)
         if count.type.on_device or count.type.dtype in (DType.BOOL, DType.STRING):
             self.fail("E313", "`repeat` takes a host number", stmt.count.span)
-        self._loop(count, stmt.body, stmt.span)
+        self._loop(as_tensor(count), stmt.body, stmt.span)
 
     # ------------------------------------------------------------ what the host reads
 
-    def host_branch(self, stmt: ast.If) -> bool:
-        """`if host(...)` of a tensor: each side as a loop that runs once or not at all. False where
-        the condition is another."""
-        read = read_by_host(stmt.condition)
-        if read is stmt.condition:
-            return False
-        condition = self._one_condition(read, "`if`")
-        if condition.type.on_device:
-            self._loop(condition, stmt.body, stmt.span)
-            if stmt.orelse:
-                self._loop(self.emit.map("not", [condition], stmt.span), stmt.orelse, stmt.span)
-        return condition.type.on_device
+    def host_branch(
+        self,
+        condition: Value,
+        body: tuple[ast.Stmt, ...],
+        orelse: tuple[ast.Stmt, ...],
+        span: Span,
+    ) -> None:
+        """`if` on what the host reads of a tensor: each side as a loop that runs once or not at
+        all."""
+        self._loop(condition, body, span)
+        if orelse:
+            self._loop(self.emit.map("not", [condition], span), orelse, span)
 
     # ------------------------------------------------------------ a loop as one value
 
@@ -116,7 +117,7 @@ class Loops(HostStates):
         types are those that the body gives back for them: found by running it until they stay."""
         keys = self._carried(body, span)
         number = self.number("loop")
-        initial = [self.store[key] for key in keys]
+        initial = [as_tensor(self.store[key]) for key in keys]
         types = [_carried_type(value.type) for value in initial]
         for _ in range(4 * len(keys) + 2):
             args = [
@@ -128,7 +129,7 @@ class Loops(HostStates):
             counter = self.emit.leaf(
                 "loop_arg", Instances.CONST, Place.HOST, DType.INT, loop=number, index=-1
             )
-            branch = count.type.on_device
+            branch = count.type.dtype is DType.BOOL
             results, until = self._loop_body(keys, args, body, index, counter, span, branch=branch)
             deciding = [count.type] if until is None else [count.type, until.type]
             found = [
@@ -176,7 +177,8 @@ class Loops(HostStates):
                     until = self._until(stmt)
                 else:
                     self.run(stmt)
-            results = [self._carried_value(self.store[key], key, span) for key in keys]
+            left = [self._carried_value(self.store[key], key, span) for key in keys]
+            results = [as_tensor(each) for each in left]
         finally:
             self.loop_depth -= 1
             self.turns = turns
@@ -187,13 +189,11 @@ class Loops(HostStates):
         return results, until
 
     def _until(self, until: ast.Until) -> Value:
-        return self._one_condition(read_by_host(until.condition), "`until`")
-
-    def _one_condition(self, expr: ast.Expr, what: str) -> Value:
-        condition = self.value(expr)
+        expr = until.condition
+        condition = as_tensor(self.value(expr))
         self.need_condition(condition, expr.span)
         if not condition.type.shape.is_scalar:
-            self.fail("E319", f"{what} takes one condition", expr.span, condition.type.describe())
+            self.fail("E319", "`until` takes one condition", expr.span, condition.type.describe())
         return condition
 
     def _together(
@@ -267,12 +267,6 @@ class Loops(HostStates):
         if name in ("p", "g") and self.frame.kind == "rule":
             return P if name == "p" else self.frame.rule.gradient
         return self.frame.local(name)
-
-
-def read_by_host(expr: ast.Expr) -> ast.Expr:
-    """What `host(...)` reads; `expr` itself where it is no such call."""
-    called = isinstance(expr, ast.Call) and expr.function == "host" and len(expr.args) == 1
-    return expr.args[0].value if called and isinstance(expr, ast.Call) else expr
 
 
 def _decided_by(deciding: list[Type], type_: Type) -> Type:

@@ -44,7 +44,6 @@ REDUCTIONS = {"sum": "sum", "max": "max_of", "min": "min_of"}
 # fmt: off
 LATER = frozenset({
     "permutation_rank", "push", "norm2", "minmax01",
-    "host",
 })
 # fmt: on
 """Functions that the language keeps for a later version."""
@@ -181,6 +180,8 @@ class Primitives(Folding):
         at = self.as_value(bound, span)
         if at.type.on_device or at.type.dtype in (DType.BOOL, DType.STRING):
             self.fail("E313", "`at` is a host number", span)
+        if at.op == "to_host":
+            self.fail("E313", "`at` is known before the step, not read from a tensor", span)
         if at.type.instances > max(instances, Instances.GROUP):
             self.fail(
                 "E408",
@@ -239,6 +240,13 @@ class Primitives(Folding):
         if self._over(named.get("over"), call.span) != "workers":
             self.fail("E307", "`gather` takes over = workers", call.span)
         return self.closure("gather", self.as_value(args[0], call.span), call.span)
+
+    def _call_host(self, call: ast.Call) -> Binding:
+        """A number of a tensor, as the host may read it; of the host's own numbers each itself."""
+        (value,) = self.values(call, 1)
+        if not value.type.shape.is_scalar:
+            self.fail("E319", "`host` reads one number", call.span, value.type.describe())
+        return self.emit.read(value, call.span)
 
     def _call_first(self, call: ast.Call) -> Binding:
         if len(call.args) != 1 or not isinstance(call.args[0].value, ast.Name):

@@ -29,7 +29,7 @@ KEEP = frozenset({
     "pow", "sum", "max_of", "min_of", "full", "index", "transpose", "diag", "wide", "unwide",
     "tall", "untall", "unfold", "fold", "take", "flip", "reshape", "kth_smallest", "kth_of",
     "gather",
-    "to_host", "worker_sum", "worker_max", "worker_min",
+    "worker_sum", "worker_max", "worker_min",
 })
 # fmt: on
 """Operations whose result has the sign of their first operand."""

@@ -10,8 +10,9 @@ from optdsl.diagnostics import InternalError
 from optdsl.frontend.axes import Axes
 from optdsl.frontend.bindings import Binding, Reported, Undefined
 from optdsl.frontend.core import STATEMENTS, P, Period, StateSlot
+from optdsl.frontend.emit import as_tensor
 from optdsl.frontend.expressions import RESERVED
-from optdsl.frontend.loops import assigned, read_by_host, titled
+from optdsl.frontend.loops import assigned, titled
 from optdsl.frontend.shapes import is_settled
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
@@ -85,8 +86,7 @@ class Statements(Axes):
             case ast.Assign():
                 self._assign(stmt)
             case ast.If(condition=condition):
-                if not self.host_branch(stmt):
-                    self._branch(read_by_host(condition), stmt.body, stmt.orelse, stmt.span)
+                self._branch(condition, stmt.body, stmt.orelse, stmt.span)
             case ast.When():
                 self._when(stmt)
             case ast.Every():
@@ -128,7 +128,7 @@ class Statements(Axes):
 
     def _report(self, stmt: ast.Report) -> None:
         self._not_conditional("report", stmt.span)
-        value = self.value(stmt.value)
+        value = as_tensor(self.value(stmt.value))
         name = stmt.name or f"report{len(self.reports) + 1}"
         if not value.type.shape.is_scalar or value.type.instances is Instances.PARAM:
             self.fail(
@@ -238,6 +238,9 @@ class Statements(Axes):
         if is_const(condition):
             self.run_all(body if condition.attr("value") else orelse)
             return
+        if condition.op == "to_host":
+            self.host_branch(as_tensor(condition), body, orelse, span)
+            return
         if not condition.type.shape.is_scalar and condition.type.on_device:
             self.fail(
                 "E319",
@@ -256,7 +259,7 @@ class Statements(Axes):
 
     def _returned(self, stmt: ast.If, rest: tuple[ast.Stmt, ...], span: Span) -> Binding:
         """A branch that returns: what follows it belongs to each side that does not."""
-        condition = self.value(stmt.condition)
+        condition = as_tensor(self.value(stmt.condition))
         self.need_condition(condition, stmt.condition.span)
         if is_const(condition):
             taken = (*(stmt.body if condition.attr("value") else stmt.orelse), *rest)

@@ -385,15 +385,14 @@ class _Check:
         self.shape(value, value.args[0].type.shape)
 
     def op_to_host(self, value: Value) -> None:
-        self.need(value.args[0].type.on_device, "the operand is on the host")
-        self.need(not value.type.on_device, "is not on the host")
+        self.need(False, "is left: nothing waits for it")
 
     # ------------------------------------------------------------ loops
 
     def op_loop(self, value: Value) -> None:
         body: LoopBody = value.attr("body")
-        count = value.args[0].type  # or a condition that the host reads
-        self.need(count.dtype is DType.BOOL or not count.on_device, "the count is not on the host")
+        count = value.args[0].type  # a number of the host, or of a tensor that the host reads
+        self.need(count.shape.is_scalar, "the count is no number")
         self.need(len(body.results) == len(body.args), "results are not one per argument")
         for i, (start, arg, result) in enumerate(
             zip(value.args[1:], body.args, body.results, strict=False)

@@ -86,7 +86,7 @@ def check_supported(rule: Rule) -> None:
     wrong: list[tuple[str, Label]] = []
     for value in reachable(each for _, each in rule.outputs()):
         talks = OPS[value.op].kind is Kind.CLOSURE and value.op not in EVALUATIONS
-        if talks or value.op in ("workers", "rank", "to_host"):
+        if talks or value.op in ("workers", "rank"):
             what = value.op.removesuffix("_at").replace("_", " ")
             wrong.append((f"`{what}`", _label(value, rule)))
         if value.op == "loop" and not all(a.type.on_device for a in value.attr("body").args):
