@@ -99,7 +99,7 @@ class Evaluation(Leaves):
 
     def _needs(self, value: Value, i: int) -> Iterable[tuple[Value, int]]:
         """What must be known before the value can be computed; asked again when that is."""
-        if _is_choice(value):
+        if is_choice(value):
             if not self._is_known(value.args[0], i):
                 return [(value.args[0], i)]
             return [(self._chosen(value, i), i)]
@@ -147,7 +147,7 @@ class Evaluation(Leaves):
 
     def _compute(self, value: Value, i: int) -> Any:
         kind = OPS[value.op].kind
-        if _is_choice(value):
+        if is_choice(value):
             return self.get(self._chosen(value, i), i)
         if kind is Kind.MAP:
             return self._map(value, i)
@@ -340,6 +340,6 @@ def over_dims(op: str, tensor: Tensor, dims: tuple[int, ...], *, keep: bool) -> 
     return (torch.amax if op == "max_of" else torch.amin)(tensor, dim=dims, keepdim=keep)
 
 
-def _is_choice(value: Value) -> bool:
+def is_choice(value: Value) -> bool:
     """Whether only one side is computed."""
     return value.op == "choose" or (value.op == "where" and not value.type.on_device)

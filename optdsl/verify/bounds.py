@@ -34,7 +34,13 @@ import torch
 from torch import Tensor
 
 from optdsl import order
-from optdsl.interpreter.evaluate import combine, over_axis, over_dims, torch_function
+from optdsl.interpreter.evaluate import (
+    combine,
+    is_choice,
+    over_axis,
+    over_dims,
+    torch_function,
+)
 from optdsl.interpreter.run import Run
 from optdsl.ir.coupling import EVALUATIONS, identity, in_loops, rank
 from optdsl.ir.nodes import Value, reachable
@@ -188,6 +194,8 @@ class Bounds(SlotRun):
         found = self.get(value, i)
         if isinstance(found, Near):
             return found
+        while is_choice(value):
+            value = self._chosen(value, i)
         if isinstance(found, Tensor):  # a leaf: what lies in memory is exact
             return Near(found, self._first_rounding(value, found, i))
         return as_device(value, found)

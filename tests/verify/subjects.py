@@ -15,7 +15,11 @@ from optdsl.frontend.scope import read_source, shipped_index
 from optdsl.passes.variants import Split
 from optdsl.source import Source
 from optdsl.verify import LARGE, SHAPES, Subject
+from tests.rules import interpreted, shipped_rules
 
+SURROUNDED = {name for name, needs in interpreted().items() if needs in ("an input", "the model")}
+COMPILED = sorted(shipped_rules().keys() - interpreted().keys() | SURROUNDED)
+"""The shipped rules that targets run; SURROUNDED need inputs or a model."""
 QUICK = tuple(shape for shape in SHAPES if shape != LARGE)
 SMALL = ((), (0,), (17,), (3, 5), (8, 3, 3, 3))
 """For inputs of each sample, and for a model that is evaluated many times."""

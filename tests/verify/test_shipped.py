@@ -14,12 +14,8 @@ import torch
 
 from optdsl.gallery.pages import VERIFIED
 from optdsl.verify import DTYPES, TARGETS, trials
-from tests.rules import interpreted, shipped_rules
-from tests.verify.subjects import QUICK, SMALL, subject
+from tests.verify.subjects import COMPILED, QUICK, SMALL, SURROUNDED, subject
 from tests.zoo import checked
-
-SURROUNDED = {name for name, needs in interpreted().items() if needs in ("an input", "the model")}
-COMPILED = sorted(shipped_rules().keys() - interpreted().keys() | SURROUNDED)
 
 
 @pytest.mark.slow

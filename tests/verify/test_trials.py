@@ -134,6 +134,30 @@ def test_another_step_with_a_model_is_found(old: str, new: str, failure: str) ->
     assert outcome.failure.startswith(failure)
 
 
+def test_what_the_loss_does_not_reach_passes() -> None:
+    """In the third step the second parameter has no gradient, and the rule asks for one."""
+    one = subject("Asking", "optimizer Asking(lr = 0.1):\n    p -= lr * grad(1.1 * p)\n")
+    outcome = Trial(one, "reference", torch.float32, settings(one.rule)[0], ((3,), (5,))).run()
+    assert outcome.passed, outcome.failure
+
+
+LATE = """\
+optimizer Late(lr = 0.2):
+    state rate: [] over all = lr
+    if steps > 1:
+        rate = 0.9 * rate
+    p -= rate * g
+"""
+
+
+def test_a_first_value_behind_a_condition_of_the_host_is_off_by_its_rounding() -> None:
+    """0.2 as float32 is off by as much as the roundings of the product and of the difference."""
+    one = subject("Late", LATE)
+    shapes = ((), (), (), (4000,))  # whose gradients are 1 or so, and p 0.01
+    outcome = Trial(one, "reference", torch.float32, settings(one.rule)[0], shapes).run()
+    assert outcome.passed, outcome.failure
+
+
 WHITE = """\
 optimizer White(lr = 0.1):
     p -= lr * inverse(eye(rows) + g @ g.T) @ g
