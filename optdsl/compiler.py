@@ -3,6 +3,7 @@
     parse            text -> tree                       every syntax error, imports too
     lower            tree -> typed rule                 names, types; functions inlined
     split_variants   rule -> straight variants          one for each way host conditions fall
+    lay_blocks       variants -> variants               and those whose rows are blocks
     add_evaluation   variants -> variants               and those that evaluate
     one_update       variants -> variants               p's updates as one subtraction
     pull_factors     variants -> variants               sums freed of factors they need not wait for
@@ -33,6 +34,7 @@ from optdsl.frontend.rules import lower_rule, rule_names
 from optdsl.frontend.scope import Scope, make_scope
 from optdsl.ir.nodes import Rule
 from optdsl.ir.verify import verify_rule, verify_values
+from optdsl.passes.lay_blocks import in_rows
 from optdsl.passes.variants import Split
 from optdsl.schedule import make
 from optdsl.schedule.make import make_plan
@@ -141,7 +143,8 @@ def _watched(rule: Rule, observe: Observer) -> Callable[[str, object], None]:
         if checked and isinstance(result, Split):
             for variant in result.variants:
                 shared = [value for _, value in variant.contributions.values()]
-                verify_values(rule, [*variant.outputs.values(), *shared], stage)
+                seen = in_rows(rule, variant.blocks)
+                verify_values(seen, [*variant.outputs.values(), *shared], stage)
         observe(stage, rule.name, result)
 
     return watch

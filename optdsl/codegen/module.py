@@ -346,6 +346,7 @@ def _variant(variant: Variant, host: Host, prologues: Prologues) -> Call:
         **({"models": tuple_of(models)} if models else {}),
         **({"joins": tuple_of(joins)} if joins else {}),
         stored=data(variant.stored),
+        **({} if variant.blocks is None else {"blocks": literal(variant.blocks)}),
         prologue=prologues.call(variant),
     )
 

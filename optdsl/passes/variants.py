@@ -18,6 +18,7 @@ from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable, scope_of
 from optdsl.ir.rewrite import rebuild
 from optdsl.ops import OPS, Kind
+from optdsl.types import Dim
 
 MOST = 256
 """Variants of one rule. Each costs a kernel that may never run; a rule with more is refused."""
@@ -30,11 +31,15 @@ STATISTICS = frozenset({"kth_of"})
 @dataclass
 class Straight:
     """One variant. `contributions` are the operands of the shared reductions, and the points of the
-    evaluations of the model, that its parameters take part in, by slot, with the op."""
+    evaluations of the model, that its parameters take part in, by slot, with the op. Where rows are
+    blocks of consecutive elements, `blocks` are their number and length, and `twin_of` the variant
+    that computes the same with the library (see lay_blocks.py)."""
 
     path: tuple[tuple[Value, bool], ...]
     outputs: dict[str, Value]
     contributions: dict[str, tuple[str, Value]]
+    blocks: tuple[Dim, Dim] | None = None
+    twin_of: int | None = None
 
 
 @dataclass(frozen=True)

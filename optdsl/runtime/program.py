@@ -167,7 +167,8 @@ class Join:
 class Variant:
     """`scalars(h, e)` gives the scalar row of a group `h` and an environment `e`. One of its
     numbers is `e.g_scale`, by which kernels multiply each gradient that they load. `stored` names
-    the buffers whose storage a class may choose: p and the states of its size."""
+    the buffers whose storage a class may choose: p and the states of its size. Rows are those of a
+    parameter's matrix view, or where `blocks` gives a size so many consecutive elements each."""
 
     buffers: tuple[str, ...]
     kernels: tuple[Kernel, ...]
@@ -179,6 +180,7 @@ class Variant:
     joins: tuple[Join, ...] = ()
     stored: tuple[str, ...] = ()
     prologue: Prologue | None = None
+    blocks: int | str | None = None
 
     @property
     def evaluates(self) -> bool:

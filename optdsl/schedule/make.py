@@ -1,6 +1,7 @@
 """make_plan: from a typed rule to the passes of every variant.
 
     split_variants   one straight-line rule for each way the host conditions fall
+    lay_blocks       blocks of consecutive elements as rows, where they divide a parameter
     add_evaluation   the value for evaluation as variants of their own
     one_update       p's updates as one subtraction, rounded once
     pull_factors     sums freed of the factors that they need not wait for
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from optdsl.diagnostics import CompileError, Diagnostic, Label
 from optdsl.ir.coupling import EVALUATIONS, couples, in_loops
@@ -25,6 +27,7 @@ from optdsl.ir.rewrite import rebuild
 from optdsl.ops import OPS, Kind
 from optdsl.passes.add_evaluation import add_evaluation
 from optdsl.passes.hoist_scalars import hoist_scalars
+from optdsl.passes.lay_blocks import in_rows, lay_blocks
 from optdsl.passes.one_update import one_update
 from optdsl.passes.pull_factors import pull_factors
 from optdsl.passes.variants import STATISTICS, Branch, Straight, split_variants
@@ -37,6 +40,7 @@ from optdsl.types import Instances
 Observer = Callable[[str, object], None]
 PASSES = (
     "split_variants",
+    "lay_blocks",
     "add_evaluation",
     "one_update",
     "pull_factors",
@@ -53,6 +57,8 @@ def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan
     check_supported(rule)
     split = split_variants(rule)
     observe("split_variants", split)
+    lay_blocks(rule, split)
+    observe("lay_blocks", split)
     add_evaluation(rule, split)
     observe("add_evaluation", split)
     for variant in split.variants:
@@ -66,16 +72,17 @@ def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan
     levelled = find_levels(rule.builder, split.variants, rule.view)
     observe("find_levels", levelled)
     _check_levels(rule, levelled)
-    chosen = [choose_passes(rule, each) for each in levelled]
+    seen = [in_rows(rule, each.blocks) for each in split.variants]
+    chosen = [choose_passes(own, each) for own, each in zip(seen, levelled, strict=True)]
     observe("choose_passes", [choice for _, choice in chosen])
     slots: dict[str, Domain] = {}
     variants: list[Variant] = []
     for index, (each, (needs, choice)) in enumerate(zip(levelled, chosen, strict=True)):
         prefix = _snake(rule.name) + (f"_v{index}" if len(levelled) > 1 else "")
         path = split.variants[index].path
-        variants.append(
-            VariantBuilder(rule, index, prefix, each, needs, choice, path, slots).build()
-        )
+        own, blocks = seen[index], split.variants[index].blocks
+        built = VariantBuilder(own, index, prefix, each, needs, choice, path, slots).build()
+        variants.append(built if blocks is None else replace(built, blocks=blocks[1]))
     plan = Plan(rule, _decision(split.tree), tuple(variants), slots)
     observe("build", plan)
     return plan

@@ -190,7 +190,8 @@ Pass = KernelPass | LibraryPass
 
 @dataclass(frozen=True)
 class Variant:
-    """The passes of one straight-line variant, by stage. `scalars` are the host values of its
+    """The passes of one straight-line variant, by stage. Its rows are those of p's matrix view, or
+    where `blocks` says so so many consecutive elements each. `scalars` are the host values of its
     scalar table, in order; `states` those that exist when it runs. `notes` say why a pass
     boundary stands."""
 
@@ -203,6 +204,7 @@ class Variant:
     models: tuple[ModelPass, ...] = ()
     joins: tuple[Join, ...] = ()
     notes: tuple[str, ...] = ()
+    blocks: Dim | None = None
 
     @property
     def evaluates(self) -> bool:

@@ -137,6 +137,9 @@ class Judge:
             return Expected(members, exact, (as_written, as_written) if both else (as_written,))
         whole = Run(self.rule, members, torch.float64, model)
         chosen = [_decide(self.plan.decision, whole, i) for i in range(len(members))]
+        # A twin over blocks computes what its variant does, on another view of the same numbers.
+        twins = [self.variants[index].twin_of for index in chosen]
+        chosen = [i if twin is None else twin for i, twin in zip(chosen, twins, strict=True)]
         planned = self._bounds(members, Values(self.variants, chosen))
         return Expected(members, exact, (planned, as_written) if both else (planned,))
 

@@ -11,11 +11,12 @@ from optdsl.ir.nodes import Rule
 from optdsl.ir.reading import read_rule
 from optdsl.ir.text import rule_text
 from optdsl.ir.verify import verify_rule, verify_values
+from optdsl.passes.lay_blocks import in_rows
 from optdsl.schedule.make import make_plan
 from optdsl.source import Source
 from tests.ir.test_text import LOOPS, lowered, shipped
 
-STRAIGHT = ("split_variants", "one_update", "pull_factors", "hoist_scalars")
+STRAIGHT = ("split_variants", "lay_blocks", "one_update", "pull_factors", "hoist_scalars")
 
 PLAIN = """\
 optimizer Plain(lr = 0.1, betas = (0.9, 0.99), decay = 0):
@@ -114,7 +115,8 @@ def test_shipped_rules_are_legal_in_every_stage(rule: Rule) -> None:
             seen.append(name)
             for variant in result.variants:  # type: ignore[attr-defined]
                 contributed = [value for _, value in variant.contributions.values()]
-                verify_values(rule, [*variant.outputs.values(), *contributed], name)
+                own = in_rows(rule, variant.blocks)
+                verify_values(own, [*variant.outputs.values(), *contributed], name)
 
     verify_rule(rule, "lower")
     make_plan(rule, observe)

@@ -68,7 +68,8 @@ class Able:
         if sizes.batch > 1 and sizes.numel // sizes.batch % LARGEST_BLOCK:
             return False
         in_rows = any(each.layout == "rows" for each in variant.kernels)
-        return self.in_rows or not in_rows or sizes.cols % LARGEST_BLOCK == 0
+        even = variant.blocks is None and sizes.cols % LARGEST_BLOCK == 0
+        return self.in_rows or not in_rows or even
 
 
 class Packing:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from optdsl.runtime.arrays import Ints
-from optdsl.runtime.parameters.cohorts import ONE, Cohort, Member
+from optdsl.runtime.parameters.cohorts import ONE, Cohort, Member, Sizes
 from optdsl.runtime.parameters.tensors import Tensors
 from optdsl.runtime.program import Kernel, Program, Variant
 from optdsl.runtime.stages.buffers import Arena, ClassBuffers, SharedTemps
@@ -257,7 +257,10 @@ def _make_class(
     shared: SharedTemps,
     able: Able,
 ) -> StepClass:
-    entries = [Entry(member.sizes, row, member.group_index) for member, row, _ in members]
+    entries = [
+        Entry(_sizes(variant, member, placed[row], holdings), row, member.group_index)
+        for member, row, _ in members
+    ]
     rows: dict[int, int] = {}
     for member, row, _ in members:
         rows.setdefault(member.group_index, row)
@@ -276,6 +279,18 @@ def _make_class(
         variant.buffers.index("g") if "g" in variant.buffers else None,
         buffers,
     )
+
+
+def _sizes(
+    variant: Variant, member: Member, placed: tuple[Cohort, Mapping[str, Any]], holdings: Holdings
+) -> Sizes:
+    """The matrix that the passes of `variant` see of a parameter."""
+    if variant.blocks is None:
+        return member.sizes
+    cohort, h = placed
+    known = holdings.sizes(member, h, cohort.e)
+    cols = variant.blocks if isinstance(variant.blocks, int) else known[variant.blocks]
+    return member.sizes._replace(rows=member.sizes.numel // cols, cols=cols)
 
 
 def _add_launches(program: Program, builder: StageBuilder, classes: Sequence[StepClass]) -> None:
