@@ -1,19 +1,25 @@
 """All pictures of the gallery: each rule's paths and losses at the best learning rate of a sweep.
 
-Input: shipped rules. Output: PNG files. Relies on: paths, training, pictures, zoo. Does not do:
-pages.
+Input: shipped rules; a wrapper is drawn around the first of INNER that it fits. Output: PNG files.
+Relies on: paths, training, pictures, zoo. Does not do: pages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import optdsl.zoo
+from optdsl.diagnostics import CompileError
 from optdsl.gallery.pages import KINDS, Shipped
 from optdsl.gallery.paths import FUNCTIONS, best_path
 from optdsl.gallery.pictures import curves, overview, sheet
+from optdsl.gallery.samples import is_of_samples
 from optdsl.gallery.training import best_curve, tasks
+
+INNER = ("SGD", "AdamW")
 
 
 def draw(rules: Sequence[Shipped], folder: Path) -> None:
@@ -23,15 +29,30 @@ def draw(rules: Sequence[Shipped], folder: Path) -> None:
 
     usual = {task.name: best_curve(optdsl.zoo.AdamW, task) for task in tasks()}
     first = {}
-    for each in track([each for each in rules if each.drawn], description="drawing"):
-        rule = getattr(optdsl.zoo, each.name)
+    for each in track(rules, description="drawing"):
+        title, rule = drawable(each)
+        if rule is None:
+            continue
         paths, losses = (folder / kind / f"{each.name}.png" for kind in KINDS)
         found = {FUNCTIONS[0].name: best_path(rule, FUNCTIONS[0])}
         first[each.name] = found[FUNCTIONS[0].name]
         if not paths.exists():
             found |= {function.name: best_path(rule, function) for function in FUNCTIONS[1:]}
-            sheet(each.name, found, paths)
+            sheet(title, found, paths)
         if not losses.exists():
             trained = {task.name: best_curve(rule, task) for task in tasks()}
-            curves(each.name, trained, usual, losses)
+            curves(title, trained, usual, losses)
     overview(first, folder / "paths" / "overview.png")
+
+
+def drawable(each: Shipped) -> tuple[str, Any]:
+    """What is drawn of a rule, and its class; None where it needs what pictures do not have."""
+    title, rule = each.name, None
+    if each.kind != "wrapper":
+        rule = getattr(optdsl.zoo, each.name)
+    for inner in INNER if rule is None else ():
+        title = f"{each.name}({inner})"
+        with suppress(CompileError):
+            rule = optdsl.compile_text(f"optimizer Drawn = {title}\n").Drawn
+            break
+    return title, rule if rule is not None and is_of_samples(rule.program.inputs) else None

@@ -19,9 +19,8 @@ from optdsl.diagnostics import CompileError, Sink
 from optdsl.explain import Report, explain_plan
 from optdsl.frontend.rules import lower_rule
 from optdsl.frontend.scope import shipped, shipped_index
-from optdsl.ir.nodes import Rule, reachable
+from optdsl.ir.nodes import Rule
 from optdsl.latex import formula
-from optdsl.ops import OPS, Kind
 from optdsl.syntax import ast
 
 Item = ast.Optimizer | ast.Wrapper | ast.Alias
@@ -44,12 +43,11 @@ class Shipped:
         return {ast.Wrapper: "wrapper", ast.Alias: "alias"}.get(type(self.item), "rule")
 
     @property
-    def drawn(self) -> bool:
-        """Whether there are pictures: of what runs without anything that a caller supplies."""
-        if self.report is None or self.rule is None or self.rule.inputs:
-            return False
-        values = reachable(value for _, value in self.rule.outputs())
-        return not any(OPS[each.op].kind is Kind.CLOSURE for each in values)
+    def inputs(self) -> list[str]:
+        """What a step is given besides gradients."""
+        if self.rule is not None:
+            return [each.name for each in self.rule.inputs]
+        return [each.name for each in _declared(self.item)]
 
     @property
     def doc(self) -> str:
@@ -72,6 +70,14 @@ class Shipped:
         body = [each for each in self.item.body if not isinstance(each, ast.Doc | ast.Require)]
         text = "\n".join(each.span.text for each in body)
         return sum(bool(line.split("#")[0].strip()) for line in text.splitlines())
+
+
+def _declared(node: ast.Node) -> Iterator[ast.Input]:
+    """The inputs that stand in a part of a tree."""
+    if isinstance(node, ast.Input):
+        yield node
+    for each in ast.children(node):
+        yield from _declared(each)
 
 
 def shipped_rules() -> list[Shipped]:
@@ -139,6 +145,12 @@ def page(each: Shipped, pictures: bool = False, checks: Checks | None = None) ->
             f"![paths on three functions](paths/{each.name}.png)",
             f"![losses on two tasks](losses/{each.name}.png)",
         ]
+    elif each.inputs:
+        names = " and ".join(f"`{name}`" for name in each.inputs)
+        parts.append(
+            f"## Pictures\n\nNone: a step takes {names}, which the functions and models of the "
+            "pictures do not have."
+        )
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

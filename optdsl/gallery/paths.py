@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from optdsl.gallery.samples import supplied
+
 Point = tuple[float, float]
 
 
@@ -82,6 +84,8 @@ FUNCTIONS = (
 STEPS = 250
 RATES = tuple(10 ** (k / 2) for k in range(-8, 3))
 """The sweep: 1e-4 to 10, two to a decade."""
+PULLS = torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]], [[0.0, 1.0]], [[0.0, -1.0]]]).double()
+"""What each of four samples has besides the slope that they have in common."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +108,24 @@ def best_path(rule: Any, function: Function, steps: int = STEPS) -> Path:
 
 def _path(rule: Any, function: Function, rate: float | None, steps: int) -> Path:
     p = torch.nn.Parameter(torch.tensor([function.start], dtype=torch.float64))
-    p.grad = torch.zeros_like(p)
     optimizer = rule([("p", p)], **({} if rate is None else {"lr": rate}))
+
+    def closure() -> torch.Tensor:
+        x, y = p[0].tolist()
+        p.grad = torch.tensor([function.gradient(x, y)], dtype=torch.float64)
+        return torch.tensor(float(function.value(x, y)), dtype=torch.float64)
+
     points = [function.start]
     for _ in range(steps):
-        x, y = points[-1]
-        p.grad.copy_(torch.tensor([function.gradient(x, y)], dtype=torch.float64))
-        optimizer.step()
+        optimizer.step(closure, inputs=_inputs(rule, p, closure()) or None)
         x, y = p[0].tolist()
         if not (abs(x) < 1e3 and abs(y) < 1e3):  # NaN included
             return Path(points, math.inf, rate)
         points.append((x, y))
     return Path(points, float(function.value(x, y)), rate)
+
+
+def _inputs(rule: Any, p: torch.Tensor, value: torch.Tensor) -> dict[str, Any]:
+    """Of four samples, whose functions are this one and PULLS of its variables."""
+    assert p.grad is not None
+    return supplied(rule.program.inputs, [p.grad + PULLS], value + (PULLS * p.detach()).sum((1, 2)))

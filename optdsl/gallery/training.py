@@ -18,7 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.functional import cross_entropy
+
+from optdsl.gallery.samples import supplied
 
 RATES = tuple(10 ** (k / 2) for k in range(-8, 1))
 """The sweep: 1e-4 to 1, two to a decade."""
@@ -111,14 +114,33 @@ def train(rule: Any, task: Task, rate: float | None, steps: int) -> Curve:
     model = task.model()
     named = {} if rate is None else {"lr": rate}
     optimizer = rule(list(model.named_parameters()), **named)
-    losses = []
+    declared, losses = rule.program.inputs, []
     for step in range(steps):
-        inputs, wanted = task.batch(step)
-        optimizer.zero_grad()
-        loss = cross_entropy(model(inputs), wanted)
-        torch.autograd.backward([loss])
-        optimizer.step()
-        losses.append(loss.item())
+        batch = task.batch(step)
+        inputs = supplied(declared, *_samples(model, *batch)) if declared else None
+        losses.append(float(optimizer.step(_closure(model, *batch), inputs=inputs)))
         if not losses[-1] < 1e3:  # NaN included
             return Curve([*losses, math.inf], rate)
     return Curve(losses, rate)
+
+
+def _closure(model: nn.Module, inputs: Tensor, wanted: Tensor) -> Callable[[], Tensor]:
+    def closure() -> Tensor:
+        model.zero_grad()
+        loss = cross_entropy(model(inputs), wanted)
+        torch.autograd.backward([loss])
+        return loss.detach()
+
+    return closure
+
+
+def _samples(model: nn.Module, inputs: Tensor, wanted: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The gradients of each sample by parameter, [samples, *p], and the samples' losses."""
+
+    def loss(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(functional_call(model, params, (x[None],)), y[None])
+
+    params = {name: p.detach() for name, p in model.named_parameters()}
+    each = vmap(grad_and_value(loss), in_dims=(None, 0, 0))
+    grads, losses = each(params, inputs, wanted)
+    return list(grads.values()), losses

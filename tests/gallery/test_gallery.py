@@ -13,6 +13,7 @@ from optdsl.cli import main
 from optdsl.diagnostics import Sink
 from optdsl.frontend.rules import lower_rule
 from optdsl.frontend.scope import make_scope
+from optdsl.gallery.drawing import drawable
 from optdsl.gallery.pages import Shipped, find, has_pictures, page, read_checks, shipped_rules
 from optdsl.gallery.paths import FUNCTIONS, Function, best_path
 from optdsl.gallery.pictures import curves, overview, sheet
@@ -180,6 +181,21 @@ def test_the_sweep_leaves_out_what_diverges() -> None:
     assert best.last <= train(optdsl.zoo.SGD, digits, 1e-3, 10).last
 
 
+@pytest.mark.parametrize("name", ["ClipGlobal", "DeltaSGD", "AdaptiveK", "ZOAdaMU"])
+def test_wrappers_and_rules_that_take_samples_or_evaluate_the_model_are_drawn(name: str) -> None:
+    _, rule = drawable(RULES[name])
+    (digits, _) = tasks()
+    rate = 0.01 if "lr" in dict(rule.program.hypers) else None
+    losses = train(rule, digits, rate, 10).losses
+    assert losses[-1] < losses[0]
+    assert len(best_path(rule, FUNCTIONS[1], steps=5).points) == 6
+
+
+def test_what_only_some_models_have_is_not_made_up() -> None:
+    assert drawable(RULES["TrAct"])[1] is None
+    assert RULES["TrAct"].inputs == ["x"]
+
+
 def test_a_run_is_the_same_each_time() -> None:
     (digits, _) = tasks()
     assert train(optdsl.zoo.Lion, digits, 1e-3, 5) == train(optdsl.zoo.Lion, digits, 1e-3, 5)
@@ -192,6 +208,13 @@ def test_the_committed_pages_are_of_these_rules(name: str) -> None:
     assert (folder / f"{name}.md").read_text("utf-8") == page(
         RULES[name], has_pictures(folder, name), checks
     ), "run `optdsl zoo pages`"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_has_pictures_or_a_reason(name: str) -> None:
+    folder = Path(__file__).parents[2] / "docs" / "zoo"
+    text = (folder / f"{name}.md").read_text("utf-8")
+    assert "## Pictures\n\nAt the learning rate" in text or "## Pictures\n\nNone: a step" in text
 
 
 def test_the_committed_table_has_no_gap() -> None:
