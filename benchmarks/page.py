@@ -63,6 +63,13 @@ AIMS = (
     Aim("LAMB", "pytorch_optimizer", "GPT-2 small", 6, 6),
     Aim("Adan", "pytorch_optimizer", "GPT-2 small", 6, 6),
     Aim("AdamW rounding at random, bfloat16", "torch fused, float32", "GPT-2 small", 1.6, 1.6),
+    Aim(
+        "AdamW rounding at random with half states, bfloat16",
+        "torch fused, float32",
+        "GPT-2 small",
+        1.6,
+        1.6,
+    ),
     Aim("AdamW with int8 states", "torch fused", "GPT-2 small", 0.7, 0.7),
     Aim("AdamW with int8 states", "torchao.optim", "GPT-2 small", 10, 10),
 )

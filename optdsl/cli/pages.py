@@ -23,6 +23,8 @@ def write(options: argparse.Namespace) -> None:
             drawing = importlib.import_module("optdsl.gallery.drawing")
             drawing.draw(rules, folder / "zoo")
         except ImportError as error:
+            if (error.name or "optdsl").startswith("optdsl"):
+                raise
             raise Fault(f"pictures need {error.name}: pip install 'optdsl[demo]'") from None
     drawn = [each.name for each in rules if has_pictures(folder / "zoo", each.name)]
     (folder / "zoo").mkdir(parents=True, exist_ok=True)
