@@ -181,7 +181,7 @@ def test_the_sweep_leaves_out_what_diverges() -> None:
     assert best.last <= train(optdsl.zoo.SGD, digits, 1e-3, 10).last
 
 
-@pytest.mark.parametrize("name", ["ClipGlobal", "DeltaSGD", "AdaptiveK", "ZOAdaMU"])
+@pytest.mark.parametrize("name", ["ClipGlobal", "DeltaSGD", "AdaptiveK"])
 def test_wrappers_and_rules_that_take_samples_or_evaluate_the_model_are_drawn(name: str) -> None:
     _, rule = drawable(RULES[name])
     (digits, _) = tasks()
