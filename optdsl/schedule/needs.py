@@ -133,9 +133,10 @@ class Needs:
         for slot, reduction in variant.reductions.items():
             operand = reduction.args[0]
             if self.domain(operand) in WIDE:
-                sinks.append(
-                    Sink("reduce", slot, operand, self.ready(operand), self._needed(slot) - 1)
-                )
+                first, last = self.ready(operand), self._needed(slot) - 1
+                if slot in variant.shared:  # with tensors of other variants: in the stage of all
+                    first = last = variant.behind(slot)
+                sinks.append(Sink("reduce", slot, operand, first, last))
         last = max([0, *(s.earliest for s in sinks), *(s.latest for s in sinks)])
         stores = [(n, v) for n, v in variant.outputs.items() if self._stored_wide(n, v)]
         # Until the model has been evaluated p keeps its place, since others are evaluated with it,
@@ -171,8 +172,6 @@ class Needs:
     def _needed(self, slot: str) -> int:
         """The first stage at which something is computed from a slot's result."""
         results = [v for v in self.variant.level if v.op == "result" and v.attr("slot") == slot]
-        if slot in self.variant.shared:
-            return max([1, *(self.variant.level[value] for value in results)])
         stages = [self._first_use(value) for value in results]
         return min(stages, default=1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 import optdsl
 
@@ -77,3 +78,30 @@ def test_the_largest_of_all_matrices_by_hand(rules, backend):
 def test_statistics_that_cannot_be(statistic):
     with pytest.raises(optdsl.CompileError):
         optdsl.compile_text(f"optimizer X():\n    p -= kth_smallest({statistic})\n")
+
+
+LATER = """
+optimizer Shared(lr = 0.1, n = 4):
+    v = ema(mean(g^2, blocks = n), 0.9)
+    if t > 1:
+        g = g / (sqrt(v) + 1e-8)
+    p -= lr * g / norm(g, over = all)
+"""
+
+
+def test_tensors_of_two_variants_are_summed_in_one_stage() -> None:
+    """At t = 1 nothing keeps the sum of squares from the first stage, later the averages do."""
+    made = optdsl.compile_text(LATER).Shared
+    results = []
+    for backend in ("cpu", "reference"):
+        generator = torch.Generator().manual_seed(0)
+        params = [Parameter(torch.ones(shape, dtype=torch.float64)) for shape in ((8, 6), (4, 3))]
+        optimizer = made(params[:1], backend=backend)
+        for step in range(3):
+            if step == 1:
+                optimizer.add_param_group({"params": params[1:]})
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            optimizer.step()
+        results.append([p.detach() for p in params])
+    torch.testing.assert_close(*results, rtol=1e-13, atol=0)
