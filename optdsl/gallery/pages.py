@@ -145,12 +145,10 @@ def page(each: Shipped, pictures: bool = False, checks: Checks | None = None) ->
             f"![paths on three functions](paths/{each.name}.png)",
             f"![losses on two tasks](losses/{each.name}.png)",
         ]
-    elif each.inputs:
+    else:
         names = " and ".join(f"`{name}`" for name in each.inputs)
-        parts.append(
-            f"## Pictures\n\nNone: a step takes {names}, which the functions and models of the "
-            "pictures do not have."
-        )
+        why = f": a step takes {names} besides gradients" if names else ""
+        parts.append(f"## Pictures\n\nNone yet{why}.")
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

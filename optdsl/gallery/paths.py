@@ -84,6 +84,7 @@ FUNCTIONS = (
 STEPS = 250
 RATES = tuple(10 ** (k / 2) for k in range(-8, 3))
 """The sweep: 1e-4 to 10, two to a decade."""
+FAR = 1e6
 PULLS = torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]], [[0.0, 1.0]], [[0.0, -1.0]]]).double()
 """What each of four samples has besides the slope that they have in common."""
 
@@ -111,7 +112,8 @@ def _path(rule: Any, function: Function, rate: float | None, steps: int) -> Path
     optimizer = rule([("p", p)], **({} if rate is None else {"lr": rate}))
 
     def closure() -> torch.Tensor:
-        x, y = p[0].tolist()
+        # A rule may evaluate far off, where powers would overflow.
+        x, y = p[0].clamp(-FAR, FAR).tolist()
         p.grad = torch.tensor([function.gradient(x, y)], dtype=torch.float64)
         return torch.tensor(float(function.value(x, y)), dtype=torch.float64)
 

@@ -50,7 +50,12 @@ def test_every_shipped_pass_moves_the_bytes_that_explain_says() -> None:
 
 @pytest.mark.parametrize(
     ("rule", "storage"),
-    [("adamw/AdamW", "int8"), ("lion/Lion", "int4"), ("lion/Lion", "fp8")],
+    [
+        ("adamw/AdamW", "int8"),
+        # The same machinery with other codes, 16 s of compiling each.
+        pytest.param("lion/Lion", "int4", marks=pytest.mark.slow),
+        pytest.param("lion/Lion", "fp8", marks=pytest.mark.slow),
+    ],
 )
 def test_codes_and_scales_are_counted(rule: str, storage: str) -> None:
     jobs = coded_jobs(f"{rule} as {storage}", "sm_90", "fp32", storage)

@@ -117,18 +117,24 @@ optimizer Last(lr = 0.1, beta = 0.1):
 """
 TEXTS = {"InRows": IN_ROWS, "Last": LAST}
 
+SLOW = pytest.mark.slow
+"""More than 10 s, for a pair of ways that others have one by one."""
 FUSED = [
     ("AdamW", torch.float32, [(64, 65)], {"storage": "int8"}),
     ("AdamW", torch.float32, [(4097,)], {"storage": "fp8"}),
     ("AdamW", torch.float16, SHAPES, {"storage": "int4", "compensation": "kahan"}),
     ("AdamW", torch.bfloat16, SHAPES, {"rounding": "stochastic", "seed": 2**40 + 3}),
-    ("AdamW", torch.float16, SHAPES, {"rounding": "stochastic"}),
+    pytest.param("AdamW", torch.float16, SHAPES, {"rounding": "stochastic"}, marks=SLOW),
     ("AdamW", torch.bfloat16, SHAPES, {"storage": "bf16", "compensation": "split"}),
     ("InRows", torch.float32, WIDE, {"storage": "int8"}),
-    ("InRows", torch.bfloat16, WIDE, {"storage": "int4", "rounding": "stochastic"}),
+    pytest.param(
+        *("InRows", torch.bfloat16, WIDE, {"storage": "int4", "rounding": "stochastic"}), marks=SLOW
+    ),
     ("InRows", torch.float16, [(6, 5), (7, 96), (5, 1, 7)], {"master": "float32"}),
     ("InRows", torch.bfloat16, [(6, 5), (7, 96), (40, 3)], {"rounding": "stochastic"}),
-    ("Last", torch.float32, [(2, 9, 256), (3, 6, 512)], {"storage": "int8"}),
+    pytest.param(
+        *("Last", torch.float32, [(2, 9, 256), (3, 6, 512)], {"storage": "int8"}), marks=SLOW
+    ),
 ]
 
 
@@ -183,7 +189,15 @@ def test_rows_that_end_within_a_block_are_loaded_for_the_whole_step() -> None:
     same(optimizer, reference)
 
 
-@pytest.mark.parametrize("options", [{"storage": "int8"}, *WAYS], ids=str)
+# What a graph does with codes and masters is what it does with keys, and takes 10 to 30 s.
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(each, marks=() if each.get("rounding") else pytest.mark.slow)
+        for each in ({"storage": "int8"}, *WAYS)
+    ],
+    ids=str,
+)
 def test_a_graph_steps_by_itself(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is allocated and nothing read by the host while it is captured; the keys of random
     roundings, too, are drawn by the device. A step that is skipped keeps every code."""
