@@ -43,7 +43,10 @@ def test_generated_c_passes(name: str) -> None:
         assert outcome.elements > 10_000
 
 
-@pytest.mark.parametrize("name", ["AdamW", "SWAN"])
+@pytest.mark.parametrize(
+    "name",
+    ["AdamW", "SWAN", *(pytest.param(each, marks=pytest.mark.slow) for each in ("LAMB", "SGD"))],
+)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
 def test_generated_c_passes_in_other_dtypes(name: str, dtype: torch.dtype) -> None:
     for outcome in outcomes(subject(name), ("cpu",), dtype):
