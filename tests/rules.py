@@ -23,8 +23,8 @@ from optdsl.schedule.make import check_supported, make_plan
 from optdsl.schedule.plan import Plan
 
 CORE = {
-    "Adafactor", "AdafactorPaper", "Adam", "AdamW", "ClippedLion", "LAMB", "LayerwiseSGD", "Lion",
-    "LookaheadAdamW", "Muon", "SGD", "SGDSaI", "SWAN",
+    "Adafactor", "Adam", "AdamW", "ClippedLion", "LAMB", "LayerwiseSGD", "Lion", "LookaheadAdamW",
+    "Muon", "SGD", "SGDSaI", "SWAN",
 }  # fmt: skip
 """One or two of each kind: element-wise, reducing in and over parameters, matrices, routes,
 wrappers, attributes, branches on the host."""
