@@ -161,6 +161,7 @@ def test_wheel_compiles_a_rule(installed: Path, rule: Path) -> None:
     assert _probe(code, rule.parent, first=(installed,)).is_relative_to(installed)
 
 
+@pytest.mark.slow  # what `make test` itself stands on
 def test_editable_install_compiles_a_rule(editable: Path, checkout: Path, rule: Path) -> None:
     code = COMPILE.format(rule=str(rule))
     assert _probe(code, rule.parent, site=(editable,)).is_relative_to(checkout)

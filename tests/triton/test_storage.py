@@ -69,7 +69,11 @@ def same(ours: Any, theirs: Any) -> None:
         assert not a.numel() or torch.isclose(a, b, rtol=1e-5).double().mean() > 0.995
 
 
-@pytest.mark.parametrize("options", CHOICES, ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(each, marks=pytest.mark.slow if len(each) > 1 else ()) for each in CHOICES],
+    ids=str,
+)
 def test_storage_as_in_c(options: dict[str, Any]) -> None:
     same(trained("triton", torch.bfloat16, **options), trained("cpu", torch.bfloat16, **options))
 
