@@ -9,13 +9,14 @@ Does not do: draw.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from optdsl.gallery.samples import supplied
+from optdsl.runtime.program import Input
 
 Point = tuple[float, float]
 
@@ -117,9 +118,10 @@ def _path(rule: Any, function: Function, rate: float | None, steps: int) -> Path
         p.grad = torch.tensor([function.gradient(x, y)], dtype=torch.float64)
         return torch.tensor(float(function.value(x, y)), dtype=torch.float64)
 
-    points = [function.start]
+    declared, points = rule.program.inputs, [function.start]
     for _ in range(steps):
-        optimizer.step(closure, inputs=_inputs(rule, p, closure()) or None)
+        inputs = _inputs(declared, p, closure()) if declared else None
+        optimizer.step(closure, inputs=inputs)
         x, y = p[0].tolist()
         if not (abs(x) < 1e3 and abs(y) < 1e3):  # NaN included
             return Path(points, math.inf, rate)
@@ -127,7 +129,7 @@ def _path(rule: Any, function: Function, rate: float | None, steps: int) -> Path
     return Path(points, float(function.value(x, y)), rate)
 
 
-def _inputs(rule: Any, p: torch.Tensor, value: torch.Tensor) -> dict[str, Any]:
+def _inputs(declared: Sequence[Input], p: torch.Tensor, value: torch.Tensor) -> dict[str, Any]:
     """Of four samples, whose functions are this one and PULLS of its variables."""
     assert p.grad is not None
-    return supplied(rule.program.inputs, [p.grad + PULLS], value + (PULLS * p.detach()).sum((1, 2)))
+    return supplied(declared, [p.grad + PULLS], value + (PULLS * p.detach()).sum((1, 2)))

@@ -69,7 +69,7 @@ class BadGradients(Edge):
         inputs = super()._inputs(optimizer, params, step, generator)
         if step == BEGIN:
             for declared in optimizer.program.inputs:
-                if declared.over is None:
+                if not declared.over:
                     self._spoil(inputs[declared.name])
         return inputs
 
