@@ -49,3 +49,23 @@ def clip(values, gs, lr=0.1, max_norm=1.0):
     return [
         p if g is None else p - lr * factor * g.double() for p, g in zip(values, gs, strict=True)
     ]
+
+
+def eighths(p, generator) -> Tensor:
+    """A gradient for `p` whose sums are exact, so that no rounding tells two targets apart."""
+    return torch.randint(-40, 40, p.shape, generator=generator).to(p.dtype) / 8
+
+
+def beside_the_interpreter(make, backend, shapes, steps, gradient, dtype, **options):
+    """The parameters, from zero, after some steps with a backend, and with the interpreter."""
+    results = []
+    for each in (backend, "reference"):
+        generator = torch.Generator().manual_seed(0)
+        params = [Parameter(torch.zeros(shape, dtype=dtype)) for shape in shapes]
+        optimizer = make(params, backend=each, **options)
+        for _ in range(steps):
+            for p in params:
+                p.grad = gradient(p, generator)
+            optimizer.step()
+        results.append([p.detach() for p in params])
+    return results

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import optdsl
+from tests.runtime.stepping import beside_the_interpreter, eighths
 
 RULES = """
 optimizer Ordered(lr = 0.5, gap = 2, k = 2):
@@ -37,18 +38,7 @@ def test_the_target_is_the_interpreter(backend, name, dtype):
     if backend == "triton":
         pytest.importorskip("triton")
     make = getattr(optdsl.compile_text(RULES), name)
-    results = []
-    for each in (backend, "reference"):
-        generator = torch.Generator().manual_seed(0)
-        params = [torch.zeros(shape, dtype=dtype, requires_grad=True) for shape in SHAPES]
-        optimizer = make(params, backend=each, seed=3)
-        for _ in range(4):
-            for p in params:
-                # Eighths: sums of them are exact, so that no rounding tells the two apart.
-                drawn = torch.randint(-40, 40, p.shape, generator=generator)
-                p.grad = drawn.to(dtype) / 8
-            optimizer.step()
-        results.append([p.detach() for p in params])
+    results = beside_the_interpreter(make, backend, SHAPES, 4, eighths, dtype, seed=3)
     if name == "Queues":  # roots of sums over several parameters are rounded
         torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
     else:

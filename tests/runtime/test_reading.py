@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import optdsl
+from tests.runtime.stepping import beside_the_interpreter
 
 RULES = """
 optimizer Scaled(lr = 0.1, near = 0.5):
@@ -29,22 +30,17 @@ optimizer Decided(lr = 0.1, near = 0.5):
 SHAPES = [(3,), (3,), (4, 5), (2, 2, 2), (0,)]
 
 
+def drawn(p, generator):
+    return torch.randn(p.shape, generator=generator, dtype=p.dtype)
+
+
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 @pytest.mark.parametrize("name", ["Scaled", "Decided"])
 def test_the_target_is_the_interpreter(backend, name):
     if backend == "triton":
         pytest.importorskip("triton")
     make = getattr(optdsl.compile_text(RULES), name)
-    results = []
-    for each in (backend, "reference"):
-        generator = torch.Generator().manual_seed(0)
-        params = [torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in SHAPES]
-        optimizer = make(params, backend=each)
-        for _ in range(4):
-            for p in params:
-                p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64)
-            optimizer.step()
-        results.append([p.detach() for p in params])
+    results = beside_the_interpreter(make, backend, SHAPES, 4, drawn, torch.float64)
     torch.testing.assert_close(*results, rtol=1e-13, atol=1e-13)
 
 

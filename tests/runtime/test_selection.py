@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import optdsl
+from tests.runtime.stepping import beside_the_interpreter, eighths
 
 RULES = """
 optimizer Blocked(lr = 0.5, n = 4):
@@ -34,17 +35,7 @@ def test_the_target_is_the_interpreter(backend, name, n):
     if backend == "triton":
         pytest.importorskip("triton")
     make = getattr(optdsl.compile_text(RULES), name)
-    results = []
-    for each in (backend, "reference"):
-        generator = torch.Generator().manual_seed(0)
-        params = [torch.zeros(shape, requires_grad=True) for shape in SHAPES]
-        optimizer = make(params, backend=each, n=n)
-        for _ in range(3):
-            for p in params:
-                # Eighths: sums of them are exact, so that no rounding tells the two apart.
-                p.grad = torch.randint(-40, 40, p.shape, generator=generator) / 8
-            optimizer.step()
-        results.append([p.detach() for p in params])
+    results = beside_the_interpreter(make, backend, SHAPES, 3, eighths, torch.float32, n=n)
     torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
 
 
