@@ -126,4 +126,23 @@ optimizer RMS(lr = 0.1, beta = 0.999):
     p -= lr * g / (sqrt(v) + 1e-8)
 """,
     ),
+    Code(
+        code="W607",
+        name="unchanged-parameter",
+        title="A rule that leaves p as it is",
+        text="""\
+No statement of the rule assigns p and no inner rule runs, so that its step changes states at most.
+""",
+        wrong="""\
+optimizer Momentum(lr = 0.1):
+    state m
+    m = lerp(m, lr * g, 0.1)
+""",
+        right="""\
+optimizer Momentum(lr = 0.1):
+    state m
+    m = lerp(m, lr * g, 0.1)
+    p -= m
+""",
+    ),
 )

@@ -103,6 +103,8 @@ class Calls(Primitives):
                     "E401",
                     f"`{item.name}` has state and cannot be called in a loop",
                     call.function_span,
+                    help="keep what it keeps in a state of your own, `state m: [3, *p]`, and read "
+                    "and assign `m[k]` in the loop",
                 )
         with self.entered(frame), self.sited(scope, call.span):
             for parameter in item.parameters:

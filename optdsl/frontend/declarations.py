@@ -184,7 +184,14 @@ class Declarations(Calls):
 
     def _states(self, items: tuple[ast.StateItem, ...]) -> None:
         if self.loop_depth or self.unrolled_depth:
-            self.fail("E401", "a state cannot be declared in a loop", items[0].span)
+            name = items[0].name
+            self.fail(
+                "E401",
+                "a state cannot be declared in a loop",
+                items[0].span,
+                help=f"declare one for all passes before it, `state {name}: [3, *p]`, and read and "
+                f"assign `{name}[k]` in the loop",
+            )
         if self.frame.kind == "def":
             self.fail("E231", "a `def` has no state", items[0].span, help="make it a `transform`")
         if self.device_depth:
@@ -390,6 +397,7 @@ class Declarations(Calls):
                 f"{what} has shape {type_.shape} and cannot take a value of shape "
                 f"{value.type.shape}",
                 span,
+                help=_fitting(value.type.shape, type_.shape, what),
             )
         # One for the run may read hyperparameters: they must then agree between the groups.
         if value.type.instances > max(type_.instances, Instances.GROUP):
@@ -410,6 +418,14 @@ class Declarations(Calls):
 def is_exclusive(a: Scope, b: Scope) -> bool:
     """Whether no parameter ever has both: a static condition keeps them apart."""
     return any(x is y and s is not t and x.type.place is Place.STATIC for x, s in a for y, t in b)
+
+
+def _fitting(given: Shape, wanted: Shape, what: str) -> str | None:
+    """What makes a value of one shape fit where another is wanted."""
+    ways = ["write x.T for the transpose"] if given == wanted.transposed() else []
+    if what.startswith("state"):
+        ways.append(f"declare the state with the shape {given}")
+    return ", or ".join(ways) or None
 
 
 def _labels(span: Span | None, text: str) -> tuple[Label, ...]:

@@ -9,7 +9,7 @@ import math
 import re
 from typing import NoReturn
 
-from optdsl.diagnostics import Label, did_you_mean
+from optdsl.diagnostics import Label
 from optdsl.frontend.bindings import (
     NONE,
     Binding,
@@ -21,6 +21,7 @@ from optdsl.frontend.bindings import (
     Undefined,
 )
 from optdsl.frontend.core import Core, P
+from optdsl.frontend.guesses import mend_of
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import Value
 from optdsl.source import Span
@@ -174,12 +175,8 @@ class Expressions(Core):
 
     def _undefined(self, name: str, span: Span) -> NoReturn:
         here = [key[2] for key in self.store if key[0] == "local" and key[1] == self.frame.number]
-        meant = did_you_mean(name, [*here, *RESERVED, "pi", "inf"])
-        mend = f"did you mean `{meant}`?" if meant else None
-        if self.frame.scope.find(name) is not None:
-            mend = f"`{name}` is a function or rule; call it with ( )"
-        elif self.frame.kind == "rule" and meant is None:
-            mend = f"a value kept from step to step is declared with `state {name}`"
+        is_item = self.frame.scope.find(name) is not None
+        mend = mend_of(name, [*here, *RESERVED], self.frame.item, is_item)
         self.fail("E202", f"`{name}` is not defined", span, "unknown name", help=mend)
 
     # ------------------------------------------------------------ operators

@@ -1,8 +1,8 @@
 """Warnings about a rule that has no errors: what is legal and probably not meant.
 
 Input: a typed rule. Output: W603 (lost in float32), W604 (division by zero), W605 (an axis of a
-vector), W606 (a stalled average), at values that the rule's own file wrote. Relies on: signs;
-hyperparameters stand at their defaults. Does not do: prove anything.
+vector), W606 (a stalled average), at values that the rule's own file wrote, and W607 (p stays).
+Relies on: signs; hyperparameters stand at their defaults. Does not do: prove anything.
 """
 
 from __future__ import annotations
@@ -27,8 +27,15 @@ SIDES = frozenset({"rows", "cols", "short", "long"})
 DIMENSIONS = SIDES | {"ndim"}
 
 
-def lint(rule: Rule, sink: Sink) -> None:
-    """Warn about the numbers of a rule that has no errors."""
+def lint(rule: Rule, place: Span, sink: Sink) -> None:
+    """Warn about a rule that has no errors; `place` is its name."""
+    if rule.param is None:
+        sink.warning(
+            "W607",
+            f"`{rule.name}` never changes p",
+            place,
+            help="a step ends in `p -= lr * ...`, or in `step` or `use` of another rule",
+        )
     Lints(rule, sink).run()
 
 

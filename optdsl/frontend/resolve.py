@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from optdsl.diagnostics import Sink, did_you_mean
 from optdsl.frontend.arguments import WORDS
 from optdsl.frontend.expressions import RESERVED
+from optdsl.frontend.guesses import mend_of
 from optdsl.frontend.matrices import ORIENTED
 from optdsl.frontend.primitives import ELEMENTWISE, LATER, REDUCTIONS, Primitives
 from optdsl.frontend.scope import Scope
@@ -216,7 +217,7 @@ class _Body:
         """A rule with its arguments, as an alias has it; lowering looks the rules up."""
         if isinstance(expr, ast.Call):
             for arg in expr.args:
-                if self.scope.find(_head(arg.value)) is not None:
+                if arg.name is None or self.scope.find(_head(arg.value)) is not None:
                     self._rule(arg.value)
                 else:
                     self.expression(arg.value)
@@ -224,10 +225,6 @@ class _Body:
     def _defined(self, name: ast.Name) -> None:
         if name.name in self.known:
             return
-        meant = did_you_mean(name.name, self.known)
-        mend = f"did you mean `{meant}`?" if meant else None
-        if self.scope.find(name.name) is not None:
-            mend = f"`{name.name}` is a function or rule; call it with ( )"
         if isinstance(self.item, ast.Def) and name.name in ("p", "g"):
             self.sink.error(
                 "E204",
@@ -236,6 +233,8 @@ class _Body:
                 help=f"make it a parameter of the function and pass `{name.name}`",
             )
             return
+        is_item = self.scope.find(name.name) is not None
+        mend = mend_of(name.name, self.known, self.item, is_item)
         self.sink.error(
             "E202", f"`{name.name}` is not defined", name.span, "unknown name", help=mend
         )

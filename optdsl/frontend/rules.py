@@ -64,7 +64,12 @@ class Rules(References):
         elif parameter.default is not None:
             default, place = self.evaluate(parameter.default), parameter.default.span
         else:
-            self.fail("E413", f"the hyperparameter `{name}` has no default", parameter.span)
+            self.fail(
+                "E413",
+                f"the hyperparameter `{name}` has no default",
+                parameter.span,
+                help=f"write `{name} = 1e-3`; only the inner rules of a `wrapper` have none",
+            )
         plain = self._plain(default, place)
         if fixed:
             return default
@@ -153,7 +158,8 @@ class Rules(References):
     def _number_of_run(self, stmt: ast.Step | ast.Use) -> Value | None:
         """The `t` of a rule that runs here; None where it is that of all."""
         if self.loop_depth or self.unrolled_depth:
-            self.fail("E401", "a rule cannot run in a loop", stmt.span)
+            mend = "its states are those of the place where it is written: write it out"
+            self.fail("E401", "a rule cannot run in a loop", stmt.span, help=mend)
         run, period = self.frame.rule.run, None
         for condition, side in self.path[self.frame.rule.depth :]:
             if condition.type.place is Place.STATIC:
@@ -177,12 +183,11 @@ class Rules(References):
     def _inner(self, stmt: ast.Step) -> RuleRef:
         ref = self.frame.rule.inner.get(stmt.name)
         if not isinstance(ref, RuleRef):
-            self.fail(
-                "E207",
-                f"`{stmt.name}` is not an inner rule of this wrapper",
-                stmt.name_span,
-                help="an inner rule is a parameter without a default, first in the list",
-            )
+            kind, mend = "rule", f"`use {stmt.name}(...)` runs another rule in this place"
+            if isinstance(self.frame.item, ast.Wrapper):
+                kind, mend = "wrapper", "an inner rule is a parameter without a default, put first"
+            message = f"`{stmt.name}` is not an inner rule of this {kind}"
+            self.fail("E207", message, stmt.name_span, help=mend)
         return ref
 
     def _prefix(self, stmt: ast.Step | ast.Use, ref: RuleRef) -> str:
@@ -427,7 +432,7 @@ def lower_rule(name: str, scope: FileScope, sink: Sink) -> Rule | None:
     own = Sink()
     rule = Rules(own).lower(item, scope)
     if rule is not None:
-        lint(rule, own)
+        lint(rule, item.name_span, own)
     for diagnostic in own.diagnostics:
         sink.add(diagnostic)
     return rule

@@ -102,7 +102,12 @@ class Statements(Axes):
             case ast.Step() | ast.Use():
                 self.run_rule(stmt)
             case ast.Return():
-                self.fail("E201", "`return` ends a function; this is not one", stmt.span)
+                self.fail(
+                    "E201",
+                    "`return` ends a function; this is not one",
+                    stmt.span,
+                    help="what a rule changes it assigns: `p = ...` or `p -= ...`",
+                )
             case _:
                 self.fail("E201", "this statement has no place here", stmt.span)
 
@@ -162,7 +167,12 @@ class Statements(Axes):
         items = self.evaluate(stmt.value)
         if not isinstance(items, tuple) or len(items) != len(stmt.targets):
             count = f"a tuple of {len(items)}" if isinstance(items, tuple) else "one value"
-            self.fail("E317", f"{len(stmt.targets)} names cannot take {count}", stmt.span)
+            self.fail(
+                "E317",
+                f"{len(stmt.targets)} names cannot take {count}",
+                stmt.span,
+                help="`_` takes what is not needed",
+            )
         for target, bound in zip(stmt.targets, items, strict=True):
             self._store(target, bound, stmt)
 
@@ -189,7 +199,12 @@ class Statements(Axes):
         name = target.name
         slot = self.store.get(self.frame.local(name))
         if name in RESERVED - {"p", "g"} and slot is None:
-            self.fail("E404", f"`{name}` cannot be assigned", target.span)
+            self.fail(
+                "E404",
+                f"`{name}` cannot be assigned",
+                target.span,
+                help=f"it has its value by itself; take another name, `{name}_` for instance",
+            )
         if name in ("p", "g") and slot is None:
             if self.frame.kind != "rule":
                 self.fail(

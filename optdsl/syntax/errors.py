@@ -64,7 +64,6 @@ FOREIGN = {
     "\\": "an expression goes on in the next line inside brackets",
     "{": "blocks are made by indentation, tuples by `(` and `)`",
     "}": "blocks are made by indentation, tuples by `(` and `)`",
-    ".": "after a dot comes only the transpose, `x.T`",
     "−": "write `-`",
     "×": "write `*`",
     "·": "write `*`",
@@ -153,7 +152,20 @@ def _characters(start: int, text: str, grammar: Grammar) -> Problem:
     if not char.isprintable() or char.isspace():
         message = f"stray character {_shown(char)} ({unicodedata.name(char, 'no name').lower()})"
     spaces = "only spaces and line feeds separate words" if char.isspace() else None
-    return Problem("E101", message, start, end, resume, help=FOREIGN.get(char, spaces))
+    way_out = _without_dot(line[1:]) if char == "." else FOREIGN.get(char, spaces)
+    return Problem("E101", message, start, end, resume, help=way_out)
+
+
+def _without_dot(rest: str) -> str | None:
+    """`p.grad`, `torch.sign(g)`: what stands behind the dot is a name of its own."""
+    mend = "after a dot comes only the transpose, `x.T`"
+    part = re.match(r"([A-Za-z_]\w*) *(\(?)", rest)
+    if part is None:
+        return mend
+    if part[1] == "grad":
+        return f"the gradient of `p` is `g`; {mend}"
+    name = _shown(part[1]) + ("(...)" if part[2] else "")
+    return f"write `{name}`, without what stands before it; {mend}"
 
 
 def _latin(word: str) -> str | None:
@@ -209,7 +221,8 @@ def _no_block(place: _Place) -> Problem | None:
     first, last = place.blocks.header
     start = first.start_pos or 0
     message = f"an indented block is missing after this `{_shown(first)}`"
-    return Problem("E107", message, start, last.end_pos or 0, start)
+    mend = "what belongs to it stands below, four spaces further in"
+    return Problem("E107", message, start, last.end_pos or 0, start, help=mend)
 
 
 def _stray_branch(place: _Place) -> Problem | None:
@@ -219,7 +232,12 @@ def _stray_branch(place: _Place) -> Problem | None:
     owner = place.grammar.spelled[BRANCHES[kind]]
     if kind == "UNTIL":
         return place.problem("E112", f"`{place.token}` stands only at the end of a `{owner}`")
-    return place.problem("E112", f"this `{place.token}` belongs to no `{owner}`")
+    mend = {
+        "ELSE": "the last arm of a `when` is `otherwise:`",
+        "OTHERWISE": "the last arm of an `if` is `else:`",
+        "ELIF": "the next arm of a `when` is another `when`",
+    }[kind]
+    return place.problem("E112", f"this `{place.token}` belongs to no `{owner}`", mend)
 
 
 def _word_as_name(place: _Place) -> Problem | None:
@@ -300,8 +318,12 @@ def _mend(place: _Place) -> str | None:
         return "a choice inside an expression is `where(condition, a, b)`"
     if before == "IMPORT":
         return "a path relative to this file, in double quotes"
+    if token.type in ("PLUS", "MINUS") and last is first is not None:
+        return f"write `{first} {token}= 1`"
     if token.type == "PLUS":
         return "a sign `+` is left out"
+    if token.type == "COLON" and place.blocks.open and place.blocks.open[-1].type == "LSQB":
+        return "there are no slices: `take(x, i)` is the rows of x at the positions i"
     if token.type == "DOCSTRING":
         return "a docstring is the first thing of a file or of a body"
     if "COLON" in place.accepts and token.type == "_NL" and "NAMED" not in place.accepts:

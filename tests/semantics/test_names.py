@@ -109,6 +109,15 @@ def test_a_local_that_hides_a_function_which_is_called_is_an_error() -> None:
         ("p -= lr * nrom(g)", "E207", "`norm`"),
         ("p -= lr * norm(g, axs = 0)", "E208", "`axis`"),
         ("buf = 0.9 * buf + g\np -= lr * buf", "E202", "`state buf`"),
+        ("p -= lr * buf * g", "E202", "a hyperparameter with a default"),
+        ("p -= lr * grad", "E202", "is `g`"),
+        ("if True:\n    p -= lr * g", "E202", "`true`"),
+        ("p -= lr * g / norm(g, over = model)", "E307", None),
+        ("p -= lr * lerp(g, 0.1)", "E209", "x + w * (y - x)"),
+        ("state v: [cols]\nv = sum(g, axis = 0)\np = v.T", "E318", "the shape [1, cols]"),
+        ("for i in range(3):\n    state m\n    p -= m", "E401", "`state m: [3, *p]`"),
+        ("return p - lr * g", "E201", "`p = ...`"),
+        ("step Adam", "E207", "`use Adam(...)`"),
         ("use Lionn(lr = lr)", "E207", "`Lion`"),
         ("use Adam(beta = (0.9, 0.9))", "E208", "`betas`"),
         ("p -= lr * Lion(g)", "E206", "`use Lion(...)`"),
@@ -134,6 +143,17 @@ optimizer B(lr = 1.0):
     p -= lr * g
 """
     assert codes(text) == ["E202", "E202", "E301", "E311", "E202"]
+
+
+def test_a_rule_that_is_not_there_is_said_once() -> None:
+    (found,) = diagnosed("optimizer A = Lookahead(AdamWW)\n")
+    assert (found.code, found.help) == ("E207", "did you mean `AdamW`?")
+
+
+def test_a_rule_that_never_changes_p_is_warned_of() -> None:
+    assert codes(body("state m\nm += lr * g")) == ["W607"]
+    assert codes("wrapper W(inner, a = 1):\n    g = a * g\n") == ["W607"]
+    assert codes("wrapper W(inner, a = 1):\n    g = a * g\n    step inner\n") == []
 
 
 def test_names_inside_a_function_are_its_own() -> None:
