@@ -1,4 +1,4 @@
-"""torch's interface over a compiled rule: groups, options, hooks, schedulers, copies, refusals."""
+"""torch's interface over a compiled rule: groups, options, hooks, schedulers, copies."""
 
 from __future__ import annotations
 
@@ -9,30 +9,14 @@ import warnings
 
 import pytest
 import torch
-from torch.nn import Parameter
 
-from optdsl.runtime.native import NativeError
 from tests.runtime import programs
 from tests.runtime.programs import Adam, optimizer_class
 from tests.runtime.test_step import close, copies, parameters, set_gradients
+from tests.runtime.twins import SHAPES, run, twins
 
-Clip = optimizer_class(programs.CLIP)
 Distance = optimizer_class(programs.DISTANCE)
 Hosted = optimizer_class(programs.HOSTED)
-Whole = optimizer_class(programs.WHOLE)
-
-SHAPES = [(4, 3), (5,), (2, 2)]
-
-
-def run(optimizer, params, steps, first=0):
-    for step in range(first, first + steps):
-        set_gradients(params, step)
-        optimizer.step()
-
-
-def twins(shapes=SHAPES):
-    params = parameters(shapes)
-    return params, [Parameter(each) for each in copies(params)]
 
 
 # ---------------------------------------------------------------- groups and hyperparameters
@@ -195,66 +179,6 @@ def test_names_are_asked_for_where_the_rule_reads_them():
         Hosted(parameters(SHAPES))
 
 
-# ---------------------------------------------------------------- what is refused
-
-
-@pytest.mark.parametrize(
-    ("tensor", "message"),
-    [
-        (torch.zeros(3, dtype=torch.int32), "is torch.int32; supported are float32"),
-        (torch.zeros(3, 3).to_sparse(), "has layout torch.sparse_coo"),
-    ],
-)
-def test_parameters_that_cannot_be_optimized(tensor, message):
-    with pytest.raises(ValueError, match=message):
-        Adam([tensor])
-
-
-def test_options_that_are_not_there_yet():
-    with pytest.raises(ValueError, match="differentiable=True is not supported yet"):
-        Adam(parameters(SHAPES), differentiable=True)
-    Adam(parameters(SHAPES), differentiable=False, capturable=True, foreach=True, fused=True)
-
-
-def test_sparse_gradients_are_refused_before_anything_changes():
-    embedding = torch.nn.Embedding(5, 3, sparse=True)
-    other = Parameter(torch.ones(3))
-    ours = Adam([other, embedding.weight])
-    (embedding(torch.tensor([1, 2])).sum() + other.sum()).backward()
-    before = copies([other, embedding.weight])
-    with pytest.raises(RuntimeError, match="gradient of parameter 1 is sparse"):
-        ours.step()
-    close([other, embedding.weight], before, 0)
-    assert ours.state_dict()["state"] == {}
-
-
-def test_a_gradient_of_another_dtype_is_refused():
-    p = Parameter(torch.ones(3))
-    ours = Adam([p])
-    p.grad = torch.ones(3)
-    ours.step()
-    p.grad.data = torch.ones(3, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match=r"gradient of parameter 0 is torch\.float64"):
-        ours.step()
-
-
-def test_parameters_without_memory_are_refused_when_they_are_stepped():
-    p = Parameter(torch.ones(3, device="meta"))
-    ours = Adam([p])
-    p.grad = torch.ones(3, device="meta")
-    with pytest.raises(RuntimeError, match="parameter 0 of group 0, a Parameter on meta, has no"):
-        ours.step()
-
-
-def test_unknown_backends_and_tables_of_another_version():
-    params = parameters(SHAPES)
-    with pytest.raises(ValueError, match="one of auto, cpu, triton, reference"):
-        Adam(params, backend="cuda")
-    other = optimizer_class(programs.make("Old", programs.ADAM.variants, "", version=0))
-    with pytest.raises(RuntimeError, match="version 0"):
-        other(params)
-
-
 # ---------------------------------------------------------------- closures and hooks
 
 
@@ -385,90 +309,3 @@ def test_a_copy_of_the_states_is_plain():
     plain = copy.deepcopy(ours.state)
     assert type(plain).__name__ == "defaultdict"
     assert all(type(each) is dict for each in plain.values())
-
-
-# ---------------------------------------------------------------- targets
-
-
-def test_without_a_compiler_the_error_says_so(monkeypatch):
-    from optdsl.runtime.cpu import launch as cpu
-
-    monkeypatch.setenv("CC", "/nonexistent/cc")
-    cpu.driver.cache_clear()
-    try:
-        params = parameters(SHAPES)
-        ours = Adam(params)
-        with pytest.raises(NativeError, match="no C compiler: set CC"):
-            run(ours, params, 1)
-    finally:
-        cpu.driver.cache_clear()
-
-
-class Interpreted(Adam):
-    """Adam in torch, as an interpreter of the reference target."""
-
-    class Outcome:
-        def __init__(self, updates):
-            self.updates, self.shared, self.reports = updates, {}, {}
-
-    class Update:
-        def __init__(self, p, states):
-            self.p, self.states = p, states
-
-    @staticmethod
-    def interpreter(members, dtype):
-        updates = []
-        for member in members:
-            beta1, beta2 = member.group["betas"]
-            p, g = member.p.to(dtype), member.g.to(dtype)
-            zero = torch.zeros_like(p)
-            m = torch.lerp(member.states.get("m", zero).to(dtype), g, 1 - beta1)
-            v = torch.lerp(member.states.get("v", zero).to(dtype), g * g, 1 - beta2)
-            hat = (v / (1 - beta2**member.t)).sqrt() + member.group["eps"]
-            p = p - member.group["lr"] * m / (1 - beta1**member.t) / hat
-            updates.append(Interpreted.Update(p, {"m": m, "v": v}))
-        return Interpreted.Outcome(updates)
-
-
-def test_the_reference_target_keeps_states_alike():
-    params, others = twins()
-    ours, torchs = (
-        Interpreted(params, lr=0.1, backend="reference"),
-        torch.optim.Adam(others, lr=0.1),
-    )
-    for step in range(4):
-        for p, q, g in zip(params, others, set_gradients(params, step), strict=True):
-            p.grad = q.grad = None if step == 1 and p is params[0] else g
-        ours.step()
-        torchs.step()
-    close(params, others)
-    assert ours.counters.calls == 0
-    compiled = Interpreted(params, lr=0.1)
-    compiled.load_state_dict(ours.state_dict())
-    run(compiled, params, 1, 9)
-    run(torchs, others, 1, 9)
-    close(params, others)
-
-
-def test_the_reference_target_stands_in_with_one_warning(monkeypatch):
-    from optdsl.runtime.cpu import launch as cpu
-
-    monkeypatch.setenv("CC", "/nonexistent/cc")
-    cpu.driver.cache_clear()
-    try:
-        params, others = twins()
-        ours, torchs = Interpreted(params, lr=0.1), torch.optim.Adam(others, lr=0.1)
-        with pytest.warns(UserWarning, match="reference interpreter runs this optimizer") as caught:
-            run(ours, params, 3)
-        assert len(caught) == 1
-        run(torchs, others, 3)
-        close(params, others)
-    finally:
-        cpu.driver.cache_clear()
-
-
-def test_a_generated_file_alone_has_no_reference():
-    params = parameters(SHAPES)
-    ours = Adam(params, backend="reference")
-    with pytest.raises(RuntimeError, match="needs the compiler"):
-        run(ours, params, 1)
