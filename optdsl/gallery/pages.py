@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 
 from optdsl.compiler import compile_rule
 from optdsl.diagnostics import CompileError, Sink
 from optdsl.explain import Report, explain_plan
 from optdsl.frontend.rules import lower_rule
-from optdsl.frontend.scope import shipped, shipped_index
+from optdsl.frontend.scope import Scope, shipped, shipped_index
 from optdsl.ir.nodes import Rule
 from optdsl.latex import formula
 from optdsl.syntax import ast
@@ -29,14 +29,39 @@ Item = ast.Optimizer | ast.Wrapper | ast.Alias
 @dataclass(frozen=True)
 class Shipped:
     """A shipped rule. `rule` and `report` are None for a wrapper, which is a rule only around
-    another; `report` also where no target runs the rule yet, and `reason` says why."""
+    another; `report` also where no target runs the rule yet, and `reason` says why. What takes
+    compiling is worked out where it is asked for."""
 
     name: str
-    file: str
     item: Item
-    rule: Rule | None
-    report: Report | None
-    reason: str = ""
+    scope: Scope = field(repr=False)
+
+    @cached_property
+    def file(self) -> str:
+        return shipped_index()[self.name].name
+
+    @cached_property
+    def rule(self) -> Rule | None:
+        if isinstance(self.item, ast.Wrapper):
+            return None
+        return lower_rule(self.name, self.scope, Sink())
+
+    @property
+    def report(self) -> Report | None:
+        return self._compiled[0]
+
+    @property
+    def reason(self) -> str:
+        return self._compiled[1]
+
+    @cached_property
+    def _compiled(self) -> tuple[Report | None, str]:
+        if self.rule is None:
+            return None, ""
+        try:
+            return explain_plan(compile_rule(self.scope, self.name).plan), ""
+        except CompileError as error:
+            return None, error.diagnostics[0].message
 
     @property
     def kind(self) -> str:
@@ -92,14 +117,7 @@ def find(name: str) -> Shipped | None:
     item, scope = shipped(name) or (None, None)
     if not isinstance(item, ast.Optimizer | ast.Wrapper | ast.Alias) or scope is None:
         return None
-    file = shipped_index()[name].name
-    if isinstance(item, ast.Wrapper):
-        return Shipped(name, file, item, None, None)
-    rule = lower_rule(name, scope, Sink())
-    try:
-        return Shipped(name, file, item, rule, explain_plan(compile_rule(scope, name).plan))
-    except CompileError as error:
-        return Shipped(name, file, item, rule, None, error.diagnostics[0].message)
+    return Shipped(name, item, scope)
 
 
 KINDS = "paths", "losses"

@@ -22,7 +22,7 @@ from optdsl.latex import formula, symbol
 from optdsl.source import Source
 
 RULES = {each.name: each for each in shipped_rules()}
-RUN = [name for name, each in RULES.items() if each.rule is not None]
+RUN = [name for name, each in RULES.items() if each.kind != "wrapper"]
 
 
 def formula_of(text: str) -> str:

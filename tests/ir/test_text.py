@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,10 @@ from optdsl.ir.nodes import Rule, reachable
 from optdsl.ir.reading import read_rule
 from optdsl.ir.text import rule_text, values_text
 from optdsl.source import Source
+from tests.rules import shipped_rules
 
 ROOT = Path(__file__).parents[2]
-FILES = [
-    *sorted((ROOT / "optdsl" / "zoo").glob("*.opt")),
-    *sorted((ROOT / "examples").glob("*.opt")),
-    ROOT / "tests" / "zoo" / "variants.opt",
-]
+FILES = [*sorted((ROOT / "examples").glob("*.opt")), ROOT / "tests" / "zoo" / "variants.opt"]
 
 LOOPS = """\
 optimizer Loops(lr = 0.1, steps_in = 3, mode = "a", limit = inf):
@@ -50,8 +48,10 @@ def lowered(source: Source, folder: Path | None = None) -> list[Rule]:
     return [rule for rule in rules if rule is not None]
 
 
+@cache
 def shipped() -> list[Rule]:
-    return [rule for path in FILES for rule in lowered(read_source(path), path.parent)]
+    others = [rule for path in FILES for rule in lowered(read_source(path), path.parent)]
+    return [*shipped_rules().values(), *others]
 
 
 @pytest.mark.parametrize(
