@@ -102,7 +102,8 @@ def _flat(
     element = [*map(spelt, phase.element), *(_store(places, sink) for sink in phase.stores)]
     for sink in phase.partials:
         element.append(_commented(f"{_slot(sink)}_part = {_masked(sink, 'mask')}", sink))
-    known = [*places.names, *(f"{each}_ptr" for each in places.slots), *names, *SIZES]
+    # The numbers of a group may be worked out of those of the run, which are read where they lie.
+    known = [*places.names, *(f"{each}_ptr" for each in places.slots), *names, *SIZES, "results"]
     arguments = [name for name in known if _mentions(element, name)]
     name = f"{places.kernel.name}_part"
     offsets = _offsets(places.kernel)

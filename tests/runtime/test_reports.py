@@ -8,7 +8,7 @@ import pytest
 import torch
 
 RULES = """
-optimizer X(lr = 0.1, k = 2):
+optimizer X(lr = 0.1, k = 2, most = 6.0):
     state m, total: [] over all
     size = norm(g, over = all)
     total += size
@@ -16,6 +16,7 @@ optimizer X(lr = 0.1, k = 2):
     p -= lr * m
     report size = size
     report moved = norm(lr * m, over = all)
+    report bound = min(most, size)
     report rate = lr
     report total = total
     if steps % k == 0:
@@ -43,6 +44,7 @@ def test_reports_are_what_the_step_saw(rules, backend):
         wanted = {
             "size": size,
             "moved": 0.1 / step * m * math.sqrt(21),
+            "bound": min(6.0, size),
             "rate": 0.1 / step,
             "total": total,
             "even": 2 * size if step % 2 == 0 else math.nan,
