@@ -106,14 +106,14 @@ def is_flat(name: str) -> bool:
 def test_nothing_is_compiled_for_numbers_shapes_or_counts(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Passes that tell rows from columns get rows as wide as before."""
+    """Of passes that need not tell rows from columns."""
+    if not is_flat(name):
+        pytest.skip("tiles of rows are as wide as they: test_other_rows_are_of_few_tiles")
     with compiled(monkeypatch) as before:
-        trained(name, [(40, 32), (7,), (5, 7)], steps=3)
-    flat = is_flat(name)
-    others = [(33,), (2, 3, 5), (), (1200,)] if flat else [(33, 32), (7,), (80, 32)]
+        trained(name, [(40, 32), (7,)], steps=3)
     with compiled(monkeypatch) as after:
-        trained(name, [(9, 16) if flat else (9, 32)], steps=3)
-        optimizer = trained(name, others, steps=1, maximize=True)
+        trained(name, [(9, 16)], steps=3)
+        optimizer = trained(name, [(33,), (2, 3, 5), (), (1200,)], steps=1, maximize=True)
         for group in optimizer.param_groups:
             if "lr" in group:
                 group["lr"] *= 0.37
