@@ -10,7 +10,7 @@ Relies on: parameters/, storage/. Does not do: checkpoints (checkpoint.py), temp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -210,10 +210,11 @@ class Holdings:
         first = float(self.program.fill(state.name, h, own)) if state.fill else 0.0
         real = compute_dtype(member.p.dtype)
         shape = self.shape(state, member, h, e)
-        values = torch.full(shape, first, dtype=real, device=member.p.device)
-        packed = self.packed(state, member, values, h, e)
-        if not first:  # codes that have no zero have a scale that can be
-            packed = {key: torch.zeros_like(tensor) for key, tensor in packed.items()}
+        if first:
+            values = torch.full(shape, first, dtype=real, device=member.p.device)
+            packed = self.packed(state, member, values, h, e)
+        else:  # memory that nobody has touched; codes that have no zero have a scale that can be
+            packed = self._fitted(state, member, self._allocated(torch.zeros, state, member, h, e))
         for holder in self._holders(state, member):
             for key, tensor in packed.items():
                 self._made[id(holder), key] = holder, key, tensor
@@ -223,18 +224,32 @@ class Holdings:
     ) -> dict[str, Tensor]:
         """New tensors that hold `values` as `state` is kept, by their keys: numbers of a complex
         parameter's size as complex ones, codes as those of the parts."""
-        layout = self._layout(state, member, h, e)
-        made = {
-            key: torch.empty(part.shape, dtype=part.dtype, device=member.p.device)
-            for key, part in layout.items()
-        }
+        made = self._allocated(torch.empty, state, member, h, e)
         values = values.reshape(self.shape(state, member, h, e))
         self.codec(state, member).save(values, list(made.values()))
+        return self._fitted(state, member, made)
+
+    def _allocated(
+        self,
+        new: Callable[..., Tensor],
+        state: State,
+        member: Member,
+        h: Mapping[str, Any],
+        e: Environment,
+    ) -> dict[str, Tensor]:
+        """The tensors that keep the state, made by `new`."""
+        return {
+            key: new(part.shape, dtype=part.dtype, device=member.p.device)
+            for key, part in self._layout(state, member, h, e).items()
+        }
+
+    def _fitted(self, state: State, member: Member, made: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What was made, as it stands beside a complex or a sharded parameter."""
         main = made[state.key]
         if member.own.is_complex() and state.domain == "full" and main.dtype in COMPLEX.values():
             made[state.key] = as_complex(main, local(member.own).shape)
         if state.domain == "full" and is_dtensor(member.own):
-            self._check_numbers(member, f"state {state.key!r}", len(layout), main)
+            self._check_numbers(member, f"state {state.key!r}", len(made), main)
             made[state.key] = alike(member.own, made[state.key])
         return made
 
