@@ -7,7 +7,7 @@
 #     make verify       every shipped rule on every target against the interpreter, of what
 #                       docs/zoo/checked.json does not have yet (an hour or two: DTYPE=bfloat16 ...)
 #     make bench        race the shipped rules against torch and others on this machine's cores
-#     make page         fill the tables of docs/performance.md from benchmarks/results
+#     make page         fill the tables of README.md and docs/performance.md from benchmarks/results
 #     make gpu          the tests and the measurements that need an accelerator
 #     make lint, fmt    check, mend style and types
 # Variables: PYTHON (the interpreter that makes .venv), VENV, PIP_FLAGS (see constraints.txt), WORKERS.

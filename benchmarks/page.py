@@ -1,9 +1,9 @@
-"""Fills the tables of docs/performance.md from the figures in benchmarks/results:
+"""Fills the tables of README.md and docs/performance.md from the figures in benchmarks/results:
 
-    python -m benchmarks.page [--page docs/performance.md]
+    python -m benchmarks.page [PAGE...]
 
 What stands between `<!-- NAME -->` and `<!-- end -->` is made anew; a NAME is one of `PARTS`. All
-else on the page is written by hand. A test holds the page to the figures.
+else on a page is written by hand. A test holds the pages to the figures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from optdsl.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 PART = re.compile(r"<!-- (?P<name>\w+) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
 
 
@@ -75,23 +75,54 @@ AIMS = (
 )
 
 
+FIRST = (
+    ("AdamW", "GPT-2 small", "torch fused"),
+    ("AdamW", "GPT-2 small", "torch foreach"),
+    ("clip + AdamW", "GPT-2 small", "torch clip + fused"),
+    ("Lion", "GPT-2 small", "pytorch_optimizer"),
+    ("Adan", "GPT-2 small", "pytorch_optimizer"),
+    ("AdamW", "200 of 64, new gradients", "torch fused"),
+    ("AdamW with int8 states", "GPT-2 small", "torch fused"),
+)
+"""The races that the README shows, lost ones with them: contest, case, peer."""
+
+
 def aims(folder: Path) -> str:
     """What we aim at, and how far we are."""
     found = _races(folder)
     return table(("rule", "case", "beside", "1 thread", "2 threads"), map(_aim_row(found), AIMS))
 
 
+def first(folder: Path) -> str:
+    """What the README shows: how many times faster a step is."""
+    found = _races(folder)
+    head = ("a step of", "on", "beside", "1 thread", "2 threads")
+    return table(head, (_first_row(found, *each) for each in FIRST))
+
+
+def _first_row(found: Records, contest: str, case: str, peer: str) -> Sequence[str]:
+    ratios = (_ratio(found, contest, case, threads, peer) for threads in (1, 2))
+    return contest, case, peer, *("not run" if x is None else f"{x:.3g}x" for x in ratios)
+
+
+def _ratio(found: Records, contest: str, case: str, threads: int, peer: str) -> float | None:
+    """How many times longer than ours a step of `peer` takes; None where it was not run."""
+    race = found.of((contest, case, threads))
+    if OURS not in race or peer not in race or not race[peer].rounds:
+        return None
+    return race[peer].median / race[OURS].median
+
+
 def _aim_row(found: Records) -> Callable[[Aim], Sequence[str]]:
     def row(aim: Aim) -> Sequence[str]:
         cells = []
         for threads, wanted in ((1, aim.one), (2, aim.all)):
-            race = found.of((aim.contest, aim.case, threads))
-            if OURS in race and aim.peer in race and race[aim.peer].rounds:
-                ratio = race[aim.peer].median / race[OURS].median
+            ratio = _ratio(found, aim.contest, aim.case, threads, aim.peer)
+            if ratio is None:
+                cells.append(f"not run; {wanted:g}")
+            else:
                 verdict = "" if ratio >= wanted else ", short"
                 cells.append(f"{ratio:.3g} of {wanted:g}{verdict}")
-            else:
-                cells.append(f"not run; {wanted:g}")
         return aim.contest, aim.case, aim.peer, *cells
 
     return row
@@ -223,7 +254,7 @@ def _trained_row(found: dict[str, Any], rule: str, reference: str) -> Sequence[s
 
 PARTS = {
     each.__name__: each
-    for each in (aims, races, storage, torchao, codecs, training, kernels, instructions)
+    for each in (first, aims, races, storage, torchao, codecs, training, kernels, instructions)
 }
 
 
@@ -238,9 +269,9 @@ def fill(text: str, folder: Path = RESULTS) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--page", type=Path, default=PAGE)
-    page = parser.parse_args().page
-    replace_file(page, fill(page.read_text("utf-8")))
+    parser.add_argument("pages", metavar="PAGE", nargs="*", type=Path, default=PAGES)
+    for page in parser.parse_args().pages:
+        replace_file(page, fill(page.read_text("utf-8")))
 
 
 if __name__ == "__main__":

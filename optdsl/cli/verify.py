@@ -47,7 +47,7 @@ examples:
   optdsl verify my_rule.opt
   optdsl verify AdamW --target cpu --dtype float32,bfloat16
   optdsl verify AdamW --storage int8         the same with all states in codes
-  optdsl verify LAMB --quick                 no large tensor: a few seconds
+  optdsl verify LAMB --quick                 no large tensor; Triton interpreted takes the most
 """
 
 NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
