@@ -33,13 +33,13 @@ demo: $(DEMO)
 	$(RUN) examples/train.py
 
 test: $(TEST)
-	$(RUN) -m pytest -q -n $(WORKERS)
+	$(RUN) -m pytest -q -n $(WORKERS) --dist loadgroup
 
 test-slow: $(TEST)
-	$(RUN) -m pytest -q -n $(WORKERS) -m slow
+	$(RUN) -m pytest -q -n $(WORKERS) --dist loadgroup -m slow
 
 contract: $(TEST)
-	$(RUN) -m pytest -q -n $(WORKERS) -m "contract and not gpu" --contract $(MISSING)
+	$(RUN) -m pytest -q -n $(WORKERS) --dist loadgroup -m "contract and not gpu" --contract $(MISSING)
 
 verify: $(TEST)
 	$(RUN) -m pytest -q -m slow tests/verify/test_shipped.py --checked $(MISSING) -k $(DTYPE)

@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
+GROUPED = pytest.mark.xdist_group("integrations")
+"""In one worker, since the libraries take 8 s to import."""
 FOLDER = Path(__file__).parents[2] / "examples" / "integrations"
 
 
@@ -27,6 +29,7 @@ def weights(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
+@GROUPED
 def test_hugging_face_makes_the_optimizer_from_its_class(tmp_path: Path) -> None:
     hugging_face = example("hugging_face", "transformers")
     ours = hugging_face.train_by_class(str(tmp_path), max_steps=12, logging_steps=1)
@@ -43,6 +46,7 @@ def test_hugging_face_makes_the_optimizer_from_its_class(tmp_path: Path) -> None
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
+@GROUPED
 def test_hugging_face_resumes_where_it_stopped(tmp_path: Path) -> None:
     hugging_face = example("hugging_face", "transformers")
     options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 4}
@@ -57,12 +61,14 @@ def test_hugging_face_resumes_where_it_stopped(tmp_path: Path) -> None:
     assert torch.equal(weights(whole.model), weights(again.model))
 
 
+@GROUPED
 def test_hugging_face_takes_an_optimizer_made_by_hand(tmp_path: Path) -> None:
     hugging_face = example("hugging_face", "transformers")
     first, last = hugging_face.losses(hugging_face.train_by_object(str(tmp_path)))[::3]
     assert last < first / 3
 
 
+@GROUPED
 def test_lightning_steps_automatically() -> None:
     lines = example("lightning_module", "lightning")
 
@@ -78,12 +84,14 @@ def test_lightning_steps_automatically() -> None:
     assert lion.losses[-1] < lion.losses[0] / 5
 
 
+@GROUPED
 def test_lightning_is_stepped_by_hand_with_the_clip_in_the_rule() -> None:
     lines = example("lightning_module", "lightning")
     by_hand = lines.fit(lines.ByHand())
     assert by_hand.losses[-1] < by_hand.losses[0] / 100
 
 
+@GROUPED
 def test_accelerate_accumulates_gradients() -> None:
     accelerated = example("accelerated", "accelerate")
     found = accelerated.train(epochs=20)

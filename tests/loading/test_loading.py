@@ -278,10 +278,10 @@ def test_processes_share_what_one_has_built(rule_file: Path, cache: Path) -> Non
     running = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
                          env=environment)
-        for _ in range(3)
+        for _ in range(2)
     ]  # fmt: skip
     said = [process.communicate(timeout=300)[0].split() for process in running]
-    assert sorted(int(count) for count, _ in said) == [0, 0, 1]
+    assert sorted(int(count) for count, _ in said) == [0, 1]
     assert len({name for _, name in said}) == 1
 
 

@@ -60,7 +60,10 @@ def saved(optimizer):
     return torch.load(file, weights_only=True)
 
 
-CASES = [*itertools.product(RULES, ("cpu", "reference")), ("LAMB", "triton")]
+CASES = [
+    *itertools.product(RULES, ("cpu", "reference")),
+    pytest.param("LAMB", "triton", marks=pytest.mark.slow),  # 12 s in Triton's interpreter
+]
 
 
 @pytest.mark.parametrize(("rule", "backend"), CASES)

@@ -50,10 +50,20 @@ optimizer Laid(lr = 0.01, beta = 0.9, n = 64, eps = 1e-8):
 """
 
 
-@pytest.mark.parametrize("backend", ["cpu", "triton"])
+LAYOUTS = [
+    (torch.float64, None, 1e-13),
+    (torch.float32, "int8", 1e-5),
+    (torch.bfloat16, "bf16", 1e-6),
+]
+
+
 @pytest.mark.parametrize(
-    ("dtype", "storage", "close"),
-    [(torch.float64, None, 1e-13), (torch.float32, "int8", 1e-5), (torch.bfloat16, "bf16", 1e-6)],
+    ("backend", "dtype", "storage", "close"),
+    [
+        *(("cpu", *each) for each in LAYOUTS),
+        ("triton", *LAYOUTS[0]),
+        *(pytest.param("triton", *each, marks=pytest.mark.slow) for each in LAYOUTS[1:]),
+    ],
 )
 def test_blocks_that_divide_are_rows_of_a_kernel(backend, dtype, storage, close):
     if backend == "triton":

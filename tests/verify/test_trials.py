@@ -16,6 +16,8 @@ from tests.rules import interpreted, marked, shipped_plans
 from tests.verify.subjects import QUICK, SMALL, subject
 
 RULES = sorted(shipped_plans())
+FAST = {"Adafactor", "AdamW", "LAMB", "Muon"}
+"""Rows and columns, one pass, sums, matrices: the fast suite's part of what `make verify` runs."""
 
 REDUCING = """\
 optimizer Reducing(lr = 0.01):
@@ -35,7 +37,9 @@ def outcomes(one: Subject, targets: tuple[str, ...], *dtypes: torch.dtype) -> li
 # ---------------------------------------------------------------- what is right passes
 
 
-@pytest.mark.parametrize("name", marked(RULES))
+@pytest.mark.parametrize(
+    "name", [each if each in FAST else pytest.param(each, marks=pytest.mark.slow) for each in RULES]
+)
 def test_generated_c_passes(name: str) -> None:
     for outcome in outcomes(subject(name), ("cpu",), torch.float32, torch.bfloat16):
         assert outcome.passed, f"{outcome.setting}: {outcome.failure}"
