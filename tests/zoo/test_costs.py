@@ -56,6 +56,8 @@ COSTS = {
     "DiffGradPaper": (1, 36, 12),
     "Adan": (1, 44, 16),  # g p m d n previous, p m d n previous
     "AdanPaper": (1, 44, 16),
+    "AdEMAMix": (1, 36, 12),  # g p m1 m2 v, p m1 m2 v
+    "Prodigy": (1, 40, 16),  # g p m v s x0, p m v s: its sums are for the next step
     "IGT": (1, 32, 12),  # g base transported v, p base transported v
     "AdamWR": (1, 28, 8),
     "SGDWR": (1, 20, 4),
@@ -70,6 +72,7 @@ COSTS = {
     # One pass for a number, one for all the rest.
     "AdaGradNorm": (2, 16, 0),  # g; g p, p
     "ClippedLion": (2, 24, 4),  # g; g p m, p m
+    "CautiousAdamW": (2, 36, 8),  # g m; g p m v, p m v
     "ClippedAdamW": (2, 32, 8),
     "ClippedSGD": (2, 16, 0),
     "MedianSGD": (2, 28, 4),  # g m; g p m, p m
