@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from optdsl.axes import AXIS_SIZES
 from optdsl.diagnostics import Label, Sink
 from optdsl.frontend.bindings import Reported
 from optdsl.ir.fold import host_function, host_text, is_const
@@ -417,6 +418,9 @@ def _mend(left: Value, right: Value) -> str | None:
                     else (f"{first.name} @ {first.name}.T")
                 )
                 return f"`{value.name}` is {this}; did you mean {other_form}?"
-    if join_shape(left.type.shape.transposed(), right.type.shape) is not None:
+    turned, other = left.type.shape.transposed(), right.type.shape
+    if join_shape(turned, other) in (turned, other):
         return "one of them is transposed; write x.T for the transpose"
+    if not {*turned.dims, *other.dims}.isdisjoint(AXIS_SIZES):
+        return "unfold(x, axis) is x as a matrix of that axis by all others, fold its inverse"
     return None

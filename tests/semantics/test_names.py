@@ -115,6 +115,8 @@ def test_a_local_that_hides_a_function_which_is_called_is_an_error() -> None:
         ("p -= lr * g / norm(g, over = model)", "E307", None),
         ("p -= lr * lerp(g, 0.1)", "E209", "x + w * (y - x)"),
         ("state v: [cols]\nv = sum(g, axis = 0)\np = v.T", "E318", "the shape [1, cols]"),
+        ("p -= lr * sum(g, axis = 1).T", "E301", "x.T"),
+        ("for a in axes:\n    state h: [size(a)]\n    p -= h", "E301", "unfold(x, axis)"),
         ("for i in range(3):\n    state m\n    p -= m", "E401", "`state m: [3, *p]`"),
         ("return p - lr * g", "E201", "`p = ...`"),
         ("step Adam", "E207", "`use Adam(...)`"),
