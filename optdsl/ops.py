@@ -333,14 +333,19 @@ _MATRICES = [
 ]
 
 
-def _random(name: str, doc: str) -> Op:
-    return Op(name, Kind.RANDOM, 0, doc, f"draw.{name}", flops=20, error=2.0)
+def _random(name: str, doc: str, *, flops: int) -> Op:
+    text = f"{name}({{0}}, {{1}})"
+    return Op(
+        name, Kind.RANDOM, 0, doc, f"draw.{name}", "", text, f"{text}.to(REAL)", flops, error=0.0
+    )
 
 
+# Bits as in draws.py, on every target. In kernels of a key and the number of an element. `flops`
+# are operations on integers, too: 78 of them make the words.
 _RANDOMS = [
-    _random("rand", "uniform in [0, 1)"),
-    _random("randn", "standard normal"),
-    _random("exponential", "exponential with mean 1"),
+    _random("rand", "uniform in [0, 1)", flops=81),
+    _random("randn", "standard normal", flops=124),
+    _random("exponential", "exponential with mean 1", flops=108),
 ]
 
 
@@ -375,6 +380,8 @@ _PLAN_LEAVES = [
     _leaf("scalar", "a host number of this step, from the scalar table; attribute index"),
     _leaf("result", "a finished reduction; attribute slot"),
     _leaf("evaluated", "what an evaluation of the model gave in this step; attribute slot"),
+    _leaf("draw_key", "what the draws of a place have in common; attributes site, at: a scalar"),
+    _leaf("element", "the number of an element within its parameter"),
     _leaf("row_result", "a row reduction closed by an earlier phase of this pass; attribute slot"),
     _leaf("evaluating", "whether p is to get its value for evaluation, instead of a step"),
     _leaf(

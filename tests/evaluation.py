@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optdsl import draws
 from optdsl.ir.nodes import LoopBody, Value, reachable
 from optdsl.ops import OPS, Kind
 from optdsl.schedule.plan import Domain, KernelPass, LibraryPass, Plan, Reduction, Variant
@@ -151,6 +152,8 @@ def _evaluate(value: Value, parameter: Parameter, memo: dict[Value, Any]) -> Any
         case "eye":
             n, m = (parameter.sizes.get(d, d) for d in (value.attr("n"), value.attr("m")))
             return torch.eye(int(n), int(m), dtype=torch.float64)
+        case "draw_key" | "element":
+            return value
         case "loop":
             return _loop(value, parameter, memo)
         case "loop_result":
@@ -159,12 +162,29 @@ def _evaluate(value: Value, parameter: Parameter, memo: dict[Value, Any]) -> Any
     if op.kind is Kind.REDUCE:
         domain = {0: Domain.COL, 1: Domain.ROW, None: Domain.TENSOR}[value.attr("axis")]
         return reduce(Reduction("", value.op, value, domain), memo[value.args[0]])
+    if op.kind is Kind.RANDOM:
+        return _drawn(value, parameter, memo)
     assert op.kind in (Kind.MAP, Kind.MATRIX), value.op
     names = {f"x{i}": memo[arg] for i, arg in enumerate(value.args)}
     text = op.torch
     for i in range(len(value.args)):
         text = text.replace(f"{{{i}}}", f"x{i}")
     return eval(text, {"torch": torch, **names, **parameter.sizes})
+
+
+STREAM = draws.stream(0, 0)
+"""What all parameters draw from."""
+
+
+def _drawn(value: Value, parameter: Parameter, memo: dict[Value, Any]) -> Tensor:
+    """A draw of a kernel, from its key, or of the library."""
+    origin, *_ = value.args
+    if origin.op == "draw_key":
+        at, shape = parameter.scalars[origin.attr("at")], tuple(parameter.buffers["p"].shape)
+    else:
+        at, shape = memo[origin], tuple(parameter.sizes.get(d, d) for d in value.type.shape.dims)
+    given = {"seed": 0, "site": value.attr("site"), "at": int(at), "parameter": 0}
+    return draws.draw(value.op, shape, **given).double()
 
 
 def _loop(loop: Value, parameter: Parameter, outside: dict[Value, Any]) -> list[Tensor]:

@@ -37,7 +37,7 @@ long register restrict return short signed sizeof static struct switch typedef u
 volatile while asm typeof main unix linux real param bf16 fp16 NAN INFINITY
 widen_param narrow_param widen_bf16 narrow_bf16 widen_fp16 narrow_fp16
 task shape pointers scalars partials results tensor lo hi i r c n b start stop base closed
-rows cols batch numel
+rows cols batch numel draw_key
 """
 PYTHON_WORDS = frozenset(keyword.kwlist) | frozenset(keyword.softkwlist)
 TRITON_WORDS = "tl triton mask tail offsets BLOCK range print len min max abs"
@@ -301,8 +301,8 @@ def _named(
     for value in values:
         depth[value] = 1 + max((depth[arg] for arg in value.args if arg not in named), default=0)
         wanted = value.name or uses[value] > 1 or depth[value] > DEPTH
-        leaf = value.op in ("load", "scalar", "result", "row_result")
-        if leaf or (wanted and value.op not in ("const", "size", "full")):
+        leaf = value.op in ("load", "scalar", "result", "row_result", "draw_key")
+        if leaf or (wanted and value.op not in ("const", "size", "full", "element")):
             named.add(value)
     return named
 
@@ -348,6 +348,7 @@ NOUNS = {
     "and": "condition",
     "or": "condition",
     "sum": "total",
+    "draw_key": "key",
     "loss_at": "loss",
     "grad_at": "slope",
 }

@@ -23,6 +23,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optdsl import draws
 from optdsl.codegen.body import Body, Line, PhaseLines, Sink, bare, write_body
 from optdsl.codegen.cpu_places import C_TYPES, FIRST, REAL, Places, plain
 from optdsl.codegen.summary import summary
@@ -30,6 +31,7 @@ from optdsl.codegen.templates import render
 from optdsl.diagnostics import InternalError
 from optdsl.ir.fold import host_text
 from optdsl.ir.nodes import Value, reachable
+from optdsl.ops import OPS, Kind
 from optdsl.schedule.plan import Buffer, Domain, KernelPass, Plan, Reduction, Variant
 
 LINE_LENGTH = 100
@@ -118,6 +120,7 @@ def c_source(plan: Plan) -> str:
         block=BLOCK,
         functions=functions,
         stored=_stored(plan),
+        draws=_draws("".join(kernels)),
         kernels=kernels,
     )
     return "\n".join(_fit(line) for line in text.splitlines()) + "\n"
@@ -168,6 +171,14 @@ def _definitions(text: str) -> list[str]:
     return [definition for name, definition in _FUNCTIONS.items() if name in used]
 
 
+def _draws(text: str) -> str:
+    """The functions that draw what `text` draws."""
+    random = [op.name for op in OPS.values() if op.kind is Kind.RANDOM]
+    names = [name for name in random if re.search(rf"\b{name}\(", re.sub(r"//.*", "", text))]
+    constants = {"log": draws.LOG, "sine": draws.SINE, "log_2": draws.LOG_2}
+    return render("cpu/draws.c.j2", names=names, **constants) if names else ""
+
+
 @dataclass
 class _Kernel:
     """Prints one pass."""
@@ -192,6 +203,8 @@ class _Kernel:
 
     def _line(self, line: Line) -> str:
         kind = "int" if line.boolean else "real"
+        if line.value.op == "draw_key":
+            kind = "struct words"
         text = f"const {kind} {line.name} = {line.expression};"
         comment = "" if line.value.op == "load" else line.comment
         if line.value.op == "scalar":

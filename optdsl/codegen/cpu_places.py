@@ -45,6 +45,7 @@ class Places:
         self.rows = kernel.layout == "rows"
         self.buffers = {each.name: (i, each) for i, each in enumerate(variant.buffers)}
         self.stored = variant.stored
+        self.stream = len(variant.buffers) + len(variant.stored)
         sinks = [each for phase in kernel.phases for each in (*phase.rows, *phase.partials)]
         self.written = {each.buffer for each in kernel.stores}
         roots = [each.value for each in kernel.stores] + [each.value for each in sinks]
@@ -76,6 +77,11 @@ class Places:
                 return f"real(scalars[{value.attr('index')}])"
             case "result":
                 return f"real({self._result(value.attr('slot'))})"
+            case "draw_key":
+                at = f"scalars[{value.attr('at')}]"
+                return f"draw_key(pointers[{self.stream}], {value.attr('site')}, {at})"
+            case "element":
+                return self._index(Domain.FULL)
             case "row_result":
                 return f"real({plain(value.attr('slot'))}_total)"
             case "size" if value.attr("name") in _SIZES:

@@ -365,6 +365,7 @@ def _kernel(kernel: KernelPass) -> Call:
         reads=data(_loaded(kernel)),
         writes=data(tuple(each.buffer for each in kernel.stores)),
         reductions=tuple_of([Call("Reduction", each.items) for each in reductions]),
+        **({"draws": literal(kernel.draws)} if kernel.draws else {}),
     )
 
 
@@ -382,15 +383,14 @@ def _library(library: LibraryPass) -> Call:
     )
 
 
-def _draws(library: LibraryPass) -> bool:
-    roots = [each.value for each in library.outputs]
-    return any(OPS[value.op].kind is Kind.RANDOM for value in reachable(roots))
+def _draws(each: Pass) -> bool:
+    return any(OPS[value.op].kind is Kind.RANDOM for value in reachable(_roots(each)))
 
 
 def _options(plan: Plan) -> tuple[tuple[str, str], ...]:
     """The keywords of the class; groups have a `seed` where the rule draws random numbers."""
     passes = [each for variant in plan.variants for each in variant.passes]
-    drawing = any(isinstance(each, LibraryPass) and _draws(each) for each in passes)
+    drawing = any(map(_draws, passes))
     return (*OPTIONS, ("seed", "0" if drawing else "None"))
 
 

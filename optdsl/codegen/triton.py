@@ -45,7 +45,8 @@ IMPORTED = (
     *("maximum", "minimum", "power", "round_even", "sign", "sqrt", "tanh"),
 )
 STORAGE = ("kept", "load", "save")
-"""What kernels import of triton/math.py and of triton/storage.py."""
+DRAWS = ("draw_key", "exponential", "rand", "randn")
+"""What kernels import of triton/math.py, of triton/storage.py and of triton/draws.py."""
 FRAME = (
     *("tasks", "pointers", "shapes", "scalars", "partials", "results", "live", "P", "REAL"),
     *("BLOCK", "ROWS", "LANES", "WHOLE", "ALIGNED", "task", "tensor", "lo", "n", "end"),
@@ -69,7 +70,7 @@ def triton_kernels(plan: Plan, prologues: Sequence[str] = ()) -> str:
                 if kernels.setdefault(each.name, text) != text:
                     raise InternalError("codegen.triton", f"two passes are called {each.name}")
     imports = []
-    for module, functions in (("math", IMPORTED), ("storage", STORAGE)):
+    for module, functions in (("draws", DRAWS), ("math", IMPORTED), ("storage", STORAGE)):
         used = [each for each in functions if _mentions(kernels.values(), each)]
         if used:
             left = f"from optdsl.runtime.triton.{module} import "
@@ -81,7 +82,14 @@ def triton_kernels(plan: Plan, prologues: Sequence[str] = ()) -> str:
 def _kernel(plan: Plan, variant: Variant, kernel: KernelPass) -> str:
     places = Places(plan, variant, kernel)
     reductions = [each for phase in kernel.phases for each in (*phase.rows, *phase.partials)]
-    taken = {*IMPORTED, *STORAGE, *FRAME, *places.names, *(f"{each}_ptr" for each in plan.slots)}
+    taken = {
+        *IMPORTED,
+        *STORAGE,
+        *DRAWS,
+        *FRAME,
+        *places.names,
+        *(f"{each}_ptr" for each in plan.slots),
+    }
     for each in reductions:
         taken |= {f"{each.slot}{suffix}" for suffix in ("_acc", "_part", "_tail")}
     body = write_body(kernel, "triton", plan.rule.view, places.leaf, taken)
@@ -122,6 +130,7 @@ def _flat(
         said=_said(variant, places.kernel),
         part=_wrapped(f"def {name}(", declared, "):", 0),
         element=element,
+        numbered=_mentions(element, "i"),
         masked=_mentions(element, "mask"),
         returned=", ".join(f"{each.slot}_part" for each in totals),
         start=_start(places, variant, task, [*element, *arguments]),

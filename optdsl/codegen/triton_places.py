@@ -51,7 +51,8 @@ class Places:
         self.every = variant.stored
         self.stored = [name for name in variant.stored if name in touched]
         self.types = [f"{name}_type" for name in self.stored]
-        self.columns = len(variant.buffers) + len(variant.stored)
+        self.stream = len(variant.buffers) + len(variant.stored)
+        self.columns = self.stream + variant.draws
         self._check_order()
 
     def _check_order(self) -> None:
@@ -84,6 +85,12 @@ class Places:
         if value.op == "row_result":
             slot = value.attr("slot")
             return CLOSE_ROWS[self._row_reduction(slot).op].format(f"{slot}_acc")
+        if value.op == "draw_key":
+            at = f"tl.load({plus('scalars', value.attr('at'))})"
+            first = "r * cols" if self.tiled else "lo"
+            return f"draw_key(tl.load(table + {self.stream}), {value.attr('site')}, {at}, {first})"
+        if value.op == "element":  # counted from the first one, which the key has
+            return "c" if self.tiled else "i"
         if value.op == "scalar":
             loaded = f"tl.load({plus('scalars', value.attr('index'))})"
         elif value.op == "result":

@@ -7,7 +7,8 @@ Tables of a class (a variant x device x dtypes x alignment), int64 unless said o
 
     pointers  [tensors, K+C] address of each of the variant's buffers, in the order of
                              `Variant.buffers`; then, in the order of `Variant.stored`, of what lies
-                             beside a buffer's elements (see storage/), 0 where nothing does
+                             beside a buffer's elements (see storage/), 0 where nothing does;
+                             in one column more, where kernels draw, what from (draws.stream)
     shapes    [tensors, 8]   numel, rows, cols, batch, scalar row, offset of the tensor's TENSOR
                              results, of its GROUP results, of its MATRIX and COL results
     tasks     [tasks, 4]     tensor, lo, hi, offset into partials
@@ -98,7 +99,8 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Kernel:
-    """`name` is that of the C function and of the Triton kernel."""
+    """`name` is that of the C function and of the Triton kernel; `draws` is how many random
+    numbers it draws for each element."""
 
     stage: int
     name: str
@@ -107,6 +109,7 @@ class Kernel:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     reductions: tuple[Reduction, ...] = ()
+    draws: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,11 @@ class Variant:
     stored: tuple[str, ...] = ()
     prologue: Prologue | None = None
     blocks: int | str | None = None
+
+    @property
+    def draws(self) -> bool:
+        """Whether kernels draw random numbers."""
+        return any(each.draws > 0 for each in self.kernels)
 
     @property
     def evaluates(self) -> bool:

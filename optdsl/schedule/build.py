@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from optdsl.ir.coupling import EVALUATIONS, couples, device_operands
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable
+from optdsl.ops import OPS, Kind
 from optdsl.passes.algebra import is_size
+from optdsl.schedule.drawn import drawn_from
 from optdsl.schedule.levels import SMALL, Levelled, closes_in_row
 from optdsl.schedule.needs import Needs, Sink
 from optdsl.schedule.plan import (
@@ -206,18 +208,16 @@ class VariantBuilder:
     def _over_leaf(self, value: Value, known: dict[Value, Value]) -> Value:
         if not value.type.on_device:
             return self.host(value)
-        if value.op in LEAVES:
-            return self.leaf(value, LEAVES[value.op])
-        if value.op in ("state", "input"):
-            return self.leaf(value, value.attr("name"))
-        if value.op == "evaluated":
-            return self.leaf(value, value.attr("slot"))
+        if value.op in (*LEAVES, "state", "input", "evaluated"):
+            return self.leaf(value, self._buffer_of(value))
         if value.op == "result":
             slot = self.renamed.get(value.attr("slot"), value.attr("slot"))
             return self.rule.builder.make("result", (), value.type, value.span, slot=slot)
         if value.op == "loop":
             return self._loop(value, known)
         args = tuple(known[arg] for arg in device_operands(value))
+        if OPS[value.op].kind is Kind.RANDOM and value not in self.variant.library:
+            args = drawn_from(self.rule.builder, value, self.scalars)
         attrs = dict(value.attrs)
         if couples(value):
             attrs["scope"] = ()  # who runs this pass executes the statement

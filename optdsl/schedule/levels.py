@@ -96,9 +96,10 @@ def _tying_loops(roots: list[Value]) -> dict[Value, str]:
 
 
 def library_values(roots: list[Value], view: str) -> frozenset[Value]:
-    """Values that torch's batched routines compute: matrix products, draws, loops and their
-    bodies, whatever is worked out from a value whose shape no kernel pass can visit, and numbers
-    between two such values, which would else part a library pass in two."""
+    """Values that torch's batched routines compute: matrix products, loops and their bodies,
+    whatever is worked out from a value whose shape no kernel pass can visit, draws that are not one
+    for each element of p or that the library reads, and numbers between two such values, which
+    would else part a library pass in two."""
     found: set[Value] = set()
     looping = in_loops(roots)
     order = reachable(roots)
@@ -107,7 +108,8 @@ def library_values(roots: list[Value], view: str) -> frozenset[Value]:
         if value not in looping and (
             not value.type.on_device
             or not (
-                kind in (Kind.MATRIX, Kind.RANDOM)
+                kind is Kind.MATRIX
+                or (kind is Kind.RANDOM and not drawn_in_kernels(value, view))
                 or value.op in LIBRARY_OPS
                 or _odd(value, view)
                 or any(_odd(arg, view) for arg in value.args)
@@ -115,7 +117,14 @@ def library_values(roots: list[Value], view: str) -> frozenset[Value]:
         ):
             continue
         found.add(value)
+    read = {arg for value in found for arg in operands(value)}
+    found |= {v for v in read if OPS[v.op].kind is Kind.RANDOM and v.type.on_device}
     return frozenset(found | _between(order, found, view))
+
+
+def drawn_in_kernels(value: Value, view: str) -> bool:
+    """Of a draw: whether it is one for each element of p, so that it costs no memory."""
+    return domain_of(value.type, view) is Domain.FULL
 
 
 def _between(order: list[Value], library: set[Value], view: str) -> set[Value]:

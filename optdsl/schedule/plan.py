@@ -132,6 +132,13 @@ class KernelPass:
     def stores(self) -> tuple[Store, ...]:
         return tuple(each for phase in self.phases for each in phase.stores)
 
+    @property
+    def draws(self) -> int:
+        """How many random numbers it draws for each element."""
+        roots = [each.value for each in self.stores]
+        roots += [each.value for p in self.phases for each in (*p.rows, *p.partials)]
+        return sum(value.op == "draw_key" for value in reachable(roots))
+
 
 @dataclass(frozen=True)
 class LibraryPass:
@@ -211,6 +218,11 @@ class Variant:
         """Whether the model is evaluated."""
         libraries = (each for each in self.passes if isinstance(each, LibraryPass))
         return bool(self.models) or any(EVALUATIONS & {*each.asks} for each in libraries)
+
+    @property
+    def draws(self) -> bool:
+        """Whether kernels draw, from what the table of pointers then has of each parameter."""
+        return any(isinstance(each, KernelPass) and each.draws > 0 for each in self.passes)
 
     @property
     def stored(self) -> tuple[str, ...]:

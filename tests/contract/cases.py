@@ -57,7 +57,8 @@ class Case:
     def draws(self) -> bool:
         """Whether the rule draws random numbers."""
         variants = self.optimizer.program.variants
-        return any(library.draws for variant in variants for library in variant.libraries)
+        in_kernels = any(variant.draws for variant in variants)
+        return in_kernels or any(each.draws for variant in variants for each in variant.libraries)
 
     def make(self, params: Any, **options: Any) -> Any:
         """An optimizer on this backend; `params` as for torch.optim."""

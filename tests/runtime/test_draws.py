@@ -1,11 +1,16 @@
-"""Random draws of compiled rules are those of the interpreter: same seed, t, parameter, element."""
+"""Random draws of compiled rules are those of the interpreter: same seed, t, parameter, element,
+and so the same bits."""
 
 from __future__ import annotations
+
+import ctypes
 
 import pytest
 import torch
 
 import optdsl
+from optdsl import draws
+from optdsl.runtime.native import load_kernels
 
 RULES = """
 optimizer Noisy(lr = 0.1, temperature = 0.5):
@@ -77,3 +82,115 @@ def test_a_seed_is_another_stream_and_the_same_seed_the_same() -> None:
     other = trained("Noisy", "cpu", torch.float64, seed=8)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[3], other[3])
+
+
+KEPT = """
+optimizer Kept(lr = 0.1):
+    state a, b, c
+    a, b, c = rand(), randn(at = t // 2), exponential()
+    p = randn()
+
+optimizer Rows(lr = 0.1):
+    view last
+    state a, b
+    a = randn()
+    b = rand() * max(abs(g), axis = 1)
+    p = a
+
+optimizer Blocks(lr = 0.1):
+    state a
+    a = randn()
+    p = a * max(abs(g), blocks = 4)
+
+optimizer Seldom(lr = 0.1):
+    state a
+    every 2 from 1:
+        a = randn()
+    p = lerp(a, rand() * randn(), 0.5)
+"""
+
+
+def bits(name: str, backend: str, dtype: torch.dtype, **options: object) -> list[torch.Tensor]:
+    """p and all states after some steps; one parameter is a view of another order."""
+    shapes = [(), (5,), (37, 131), (3, 4, 5), (20_000,)]
+    params = [torch.ones(shape, dtype=dtype) for shape in shapes]
+    params.append(torch.ones(60, 90, dtype=dtype).t())
+    optimizer = getattr(optdsl.compile_text(KEPT), name)(
+        [p.requires_grad_() for p in params], backend=backend, seed=1 << 40 | 5, **options
+    )
+    for _ in range(3):
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    states = [value for p in params for _, value in sorted(optimizer.state[p].items())]
+    return [*(p.detach() for p in params), *(each for each in states if each.numel() > 1)]
+
+
+CASES = [
+    ("Kept", torch.float32),
+    ("Kept", torch.float64),
+    ("Kept", torch.bfloat16),
+    ("Rows", torch.float32),
+    ("Blocks", torch.float32),
+    ("Seldom", torch.float32),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES, ids=str)
+def test_kernels_draw_bit_for_bit(name: str, dtype: torch.dtype) -> None:
+    variants = getattr(optdsl.compile_text(KEPT), name).program.variants
+    for each in variants:
+        # Where blocks do not divide a parameter the library takes their maxima, and what they meet.
+        assert each.draws or (name == "Blocks" and each.blocks is None and each.libraries)
+    for own, wanted in zip(bits(name, "cpu", dtype), bits(name, "reference", dtype), strict=True):
+        assert torch.equal(own, wanted)
+
+
+@pytest.mark.parametrize(
+    "options", [{"storage": "int8"}, {"rounding": "stochastic"}, {"master": "float32"}], ids=str
+)
+def test_kernels_draw_bit_for_bit_in_parts_of_a_task(options: dict[str, object]) -> None:
+    """Codes are worked on in chunks, parameters of 16 bits in strips."""
+    made = [bits("Kept", backend, torch.bfloat16, **options) for backend in ("cpu", "reference")]
+    assert all(torch.equal(own, wanted) for own, wanted in zip(*made, strict=True))
+
+
+def test_elements_beyond_32_bits() -> None:
+    """A kernel's task that begins before element 2^32 and ends behind it."""
+    program = optdsl.compile_text("optimizer Far():\n    p = randn()\n").Far.program
+    lo, count, seed, at = 2**32 - 100, 333, 3, 7
+    out = torch.zeros(count)
+    pointers = [out.data_ptr() - 4 * lo, 0, draws.stream(seed, 2)]
+    task = (ctypes.c_longlong * 4)(0, lo, lo + count, 0)
+    tables = (ctypes.c_longlong * 3)(*pointers), (ctypes.c_longlong * 8)()
+    scalars = (ctypes.c_double * 1)(at)
+    (variant,) = program.variants
+    assert variant.buffers == ("p",) and len(variant.stored) == 1
+    kernel = getattr(load_kernels(program.c_source, "float32"), variant.kernels[0].name)
+    kernel(task, *tables, scalars, None, None)
+    elements = torch.arange(lo, lo + count)
+    assert torch.equal(out, draws.drawn("randn", draws.key(draws.stream(seed, 2), 1, at), elements))
+
+
+def test_numbers_of_updates_beyond_24_bits_are_told_apart() -> None:
+    rules = optdsl.compile_text("optimizer Late(k = 0):\n    p = randn(at = t + k)\n")
+    found = {}
+    for backend in ("cpu", "reference"):
+        for k in (2**24, 2**24 + 1):
+            p = torch.zeros(9, requires_grad=True)
+            rules.Late([p], k=k, backend=backend).step()
+            found[backend, k] = p.detach()
+    for k in (2**24, 2**24 + 1):
+        assert torch.equal(found["cpu", k], found["reference", k])
+    assert not torch.equal(found["cpu", 2**24], found["cpu", 2**24 + 1])
+
+
+def test_what_the_library_reads_it_draws() -> None:
+    """And what is of another shape: a kernel reads it."""
+    rules = optdsl.compile_text(
+        "optimizer Product(lr = 0.1):\n    z = randn()\n    p -= lr * (z @ z.T @ g + z)\n"
+        "optimizer Wide(lr = 0.1):\n    p -= lr * g * rand([rows, 1])\n"
+    )
+    for name in ("Product", "Wide"):
+        (variant,) = getattr(rules, name).program.variants
+        assert any(each.draws for each in variant.libraries) and not variant.draws

@@ -193,49 +193,78 @@ def test_entries_that_have_no_match_are_refused(call: str) -> None:
 # ---------------------------------------------------------------- draws
 
 
-def philox(counter: list[int], key: list[int]) -> list[int]:
-    """Philox 4x32-10 on Python integers, from its paper."""
-    c, k = list(counter), list(key)
-    for _ in range(10):
-        high0, low0 = divmod(0xD2511F53 * c[0], 1 << 32)
-        high1, low1 = divmod(0xCD9E8D57 * c[2], 1 << 32)
-        c = [high1 ^ c[1] ^ k[0], low1, high0 ^ c[3] ^ k[1], low0]
-        k = [(k[0] + 0x9E3779B9) % (1 << 32), (k[1] + 0xBB67AE85) % (1 << 32)]
-    return c
+WORD = (1 << 32) - 1
 
 
-def test_philox_gives_the_published_words() -> None:
-    assert philox([0] * 4, [0] * 2) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
-    assert philox([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2) == [
-        0x408F276D,
-        0x41C83B0E,
-        0xA20BC7C6,
-        0x6D5451FD,
-    ]
-    zero = torch.zeros(1, dtype=torch.int64)
-    assert [w.item() for w in draws.words(0, 0, 0, 0, zero)] == philox([0] * 4, [0] * 2)
+def threefry(key: tuple[int, int], counter: tuple[int, int]) -> tuple[int, int]:
+    """Threefry 2x32 of 20 rounds on Python integers, from its paper."""
+    turns = (13, 15, 26, 6, 17, 29, 16, 24)
+    keys = (*key, 0x1BD11BDA ^ key[0] ^ key[1])
+    x, y = ((c + k) & WORD for c, k in zip(counter, keys, strict=False))
+    for number in range(20):
+        x = (x + y) & WORD
+        y = ((y << turns[number % 8]) & WORD | y >> (32 - turns[number % 8])) ^ x
+        if number % 4 == 3:
+            again = number // 4 + 1
+            x = (x + keys[again % 3]) & WORD
+            y = (y + keys[(again + 1) % 3] + again) & WORD
+    return x, y
 
 
-def test_rand_is_bit_equal_to_philox() -> None:
+def test_threefry_gives_the_published_words() -> None:
+    """Those of Random123's known answers."""
+    ones, pi = (WORD, WORD), ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3))
+    for key, counter, words in (
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        (ones, ones, (0x1CB996FC, 0xBB002BE7)),
+        (*pi, (0xC4923A9C, 0x483DF7A0)),
+    ):
+        assert threefry(key, counter) == words
+        made = draws.words(key, *(torch.tensor([each]) for each in counter))
+        assert tuple(int(each) for each in made) == words
+
+
+def words_of(seed: int, parameter: int, site: int, at: int, element: int) -> tuple[int, int]:
+    """What one element draws from."""
+    own = threefry((seed & WORD, seed >> 32), (parameter & WORD, parameter >> 32 & WORD))
+    return threefry(threefry(own, (at, site)), (element & WORD, element >> 32))
+
+
+def test_rand_is_bit_equal_to_threefry() -> None:
     seed, t = 0x123456789ABCDEF0, 3
     made = Run(body("p = rand()"), [torch.zeros(2, 3), 0.0, torch.zeros(4)])
     for _ in range(t):
         made.step(0.0, 0.0, 0.0, seed=seed)
     for parameter, count in ((0, 6), (2, 4)):
-        key = [seed & 0xFFFFFFFF, 1 ^ (seed >> 32)]
-        words = [philox([e, 0, t, parameter], key)[0] for e in range(count)]
+        words = [words_of(seed, parameter, 1, t, e)[0] for e in range(count)]
         found = made.members[parameter].p.flatten().tolist()
         assert found == [(word >> 8) * 2.0**-24 for word in words]
 
 
 def test_randn_and_exponential_are_transforms_of_the_words() -> None:
+    """Float32 of their own, near to what the formulas give."""
     made = Run(body("p = randn()\nstate e = exponential()"), [torch.zeros(50)]).step(0.0)
     for e in range(50):
-        a, b = ((w >> 8) * 2.0**-24 for w in philox([e, 0, 1, 0], [0, 1])[:2])
-        wanted = math.sqrt(-2 * math.log1p(-a)) * math.cos(2 * math.pi * b)
-        assert made.p()[e] == pytest.approx(wanted, rel=1e-13, abs=1e-15)
-        a = (philox([e, 0, 1, 0], [0, 2])[0] >> 8) * 2.0**-24
-        assert made.state("e")[e] == pytest.approx(-math.log1p(-a), rel=1e-13)
+        first, second = words_of(0, 0, 1, 1, e)
+        turn = ((second >> 8) - (second >> 31 << 24)) * 2.0**-23
+        radius = math.sqrt(-2 * math.log1p(-(first >> 8) * 2.0**-24))
+        assert made.p()[e] == pytest.approx(radius * math.sin(math.pi / 2 * turn), rel=4e-7)
+        wanted = -math.log1p(-(words_of(0, 0, 2, 1, e)[0] >> 8) * 2.0**-24)
+        assert made.state("e")[e] == pytest.approx(wanted, rel=2e-7)
+
+
+def test_logarithm_and_sine_of_draws_are_right_to_some_ulps() -> None:
+    """Over all of their arguments in steps of 7, and both ends: in ulps of float32, 2^-24 at
+    least of the result."""
+    number = torch.cat([torch.arange(0, 2**24, 7), torch.arange(2**24 - 9, 2**24)])
+    found, word = draws.exponential(number << 8).double(), number << 8
+    wanted = -torch.log1p(-number.double() * 2.0**-24)
+    assert found[0] == 0
+    assert ((found - wanted).abs()[1:] / wanted[1:]).max() < 3 * 2.0**-24
+    turn = (number - (number >> 23 << 24)).double() * 2.0**-23
+    wanted = math.sqrt(-2 * math.log1p(-0.5)) * torch.sin(math.pi / 2 * turn)
+    found = draws.normal(torch.full_like(word, 1 << 31), word).double()
+    assert ((found - wanted).abs() <= 6 * 2.0**-24 * wanted.abs()).all()
 
 
 def test_draws_have_the_moments_of_their_distributions() -> None:

@@ -23,9 +23,10 @@ REGISTERS, REGISTERS_MORE = 96, 144
 """With 128 threads a block, 96 leave room for 5 blocks an SM, enough for the loads in flight. An
 unaligned access keeps an address an element, a float64 takes two registers, and the rules that are
 not shipped go to extremes (AdamP: seven sums in one pass)."""
-REGISTERS_ROOM = 128
+REGISTERS_ROOM, REGISTERS_DRAWN = 128, 168
 """Where a lane has more elements than usual, and on gfx942, a unit of which has twice as many as an
-SM. A power in float64 of 16 elements a lane takes 120."""
+SM. A power in float64 of 16 elements a lane takes 120; six draws of 8 elements take more, whose
+memory waits for them, not they for it."""
 FEW = 48
 """What a kernel of four operands over aligned float32 takes at most: 5 blocks of 256 threads."""
 
@@ -101,6 +102,7 @@ def faults(finding: Finding) -> Iterator[str]:
     usual = shipped and job.aligned and job.dtype != "fp64"
     amd = job.target.startswith("gfx")
     room = REGISTERS_ROOM if amd or job.operands > 8 else REGISTERS
+    room = REGISTERS_DRAWN if job.operands > 16 else room
     limit = room if usual and not many else REGISTERS_MORE
     if not coded and job.operands <= 4 and finding.warps == 8 and usual and not amd:
         limit = FEW

@@ -24,7 +24,7 @@ from optdsl.runtime.stages.tables import (
 from optdsl.runtime.triton.launch import TritonRunner
 from optdsl.schedule.plan import Buffer, Domain, KernelPass, LibraryPass, Plan, Variant
 from optdsl.types import Storage
-from tests.evaluation import Parameter, evaluate, run_step
+from tests.evaluation import STREAM, Parameter, evaluate, run_step
 
 CUTTING = Cutting(flat=64, row_elements=64, column_rows=8)
 """Small tasks, so that small tensors have several: the interpreter takes 5 ms a program."""
@@ -197,7 +197,10 @@ class _Plan:
         slots = [(slot, str(domain)) for slot, domain in plan.slots.items()]
         layout = ResultLayout(slots, groups)
         buffers = tuple(each.name for each in variant.buffers)
-        bare = program.Variant(buffers, (), (), lambda h, e: (), (), stored=variant.stored)
+        kernels = [described(each) for each in variant.passes if isinstance(each, KernelPass)]
+        bare = program.Variant(
+            buffers, tuple(kernels), (), lambda h, e: (), (), stored=variant.stored
+        )
         entries = [
             Entry(Sizes(b * r * c, r, c, b, 2), index % groups, index % groups)
             for index, (b, r, c) in enumerate(shapes)
@@ -205,6 +208,8 @@ class _Plan:
         entries += [Entry(ONE, group, group, "group") for group in range(groups)]
         entries += [Entry(ONE, 0, 0, "all")]
         table = class_table(bare, entries, groups, layout)
+        if variant.draws:
+            table.pointers[:, -1] = STREAM
         table.scalars = numbers.numpy()
         for row in range(len(entries)):
             # A group's or the run's entry has the pointers of its first member: the shared ones.
@@ -238,7 +243,7 @@ def described(kernel: KernelPass) -> program.Kernel:
     writes = tuple(each.buffer for each in kernel.stores)
     return program.Kernel(
         *(kernel.stage, kernel.name, str(kernel.domain), kernel.layout),
-        *(tuple(_operands(kernel)), writes, reductions),
+        *(tuple(_operands(kernel)), writes, reductions, kernel.draws),
     )
 
 

@@ -6,8 +6,10 @@ stands between a published number and the generated code.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,6 +19,14 @@ from torch.nn import Parameter
 from tests.rules import CORE, interpreted
 from tests.runtime.test_rules import compiled
 from tests.zoo.oracles import Case, Given, Quadratic, cases, check, drawing
+
+
+@functools.cache
+def by_library(name: str) -> Any:
+    """The class of a rule all of whose draws library passes make, so that they can be given. What
+    kernels draw is held to the interpreter, bit for bit, by test_draws."""
+    with patch("optdsl.schedule.levels.drawn_in_kernels", lambda value, view: False):
+        return compiled.__wrapped__(name)
 
 
 class CompiledRun:
@@ -30,7 +40,8 @@ class CompiledRun:
         if any(case.attributes):
             given = zip(named, case.attributes, strict=True)
             groups = [{"params": [pair], **attributes} for pair, attributes in given]
-        self.optimizer = compiled(case.runs)(groups, backend="cpu", **case.hyper_at(1))
+        made = by_library(case.runs) if case.draws or case.stream else compiled(case.runs)
+        self.optimizer = made(groups, backend="cpu", **case.hyper_at(1))
         if case.start:
             begun = self.optimizer.state_dict()
             for i, _ in enumerate(self.params):
@@ -43,8 +54,11 @@ class CompiledRun:
             p.grad = g
         for group in self.optimizer.param_groups:
             group.update(hyper)
+        own = given.inputs[0] if given.inputs else {}
+        inputs = {name: [each[name] for each in given.inputs] for name in own}
+        closure = None if given.closure is None else self._closure(given.closure)
         with drawing(given):
-            self.optimizer.step(None if given.closure is None else self._closure(given.closure))
+            self.optimizer.step(closure, inputs=inputs)
 
     def _closure(self, model: Quadratic) -> Any:
         def closure() -> Tensor:

@@ -86,6 +86,8 @@ def _function(variant: Variant, kernel: Kernel, held: Mapping[str, Codec]) -> st
             before.append(f"load_{codec.name}({strip}, {place});")
         if name in kernel.writes:
             behind.append(f"save_{codec.name}({strip}, {place});")
+    # The last column is what a kernel draws from.
+    columns = len(variant.buffers) + (len(variant.stored) + 1 if kernel.draws else 0)
     call = f"{kernel.name}(part, pointers, shape, scalars, partials, results);"
     return _FUNCTION.format(
         kernel=kernel.name,
@@ -93,6 +95,6 @@ def _function(variant: Variant, kernel: Kernel, held: Mapping[str, Codec]) -> st
         arguments=_ARGUMENTS,
         suffix=SUFFIX,
         strip=STRIP,
-        pointers=", ".join(f"kept[{column}]" for column in range(len(variant.buffers))),
+        pointers=", ".join(f"kept[{column}]" for column in range(columns)),
         lines="\n".join(f"    {line}" for line in [*before, call, *behind]),
     )

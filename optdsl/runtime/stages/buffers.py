@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optdsl.draws import stream
 from optdsl.runtime.arrays import Ints
 from optdsl.runtime.parameters.cohorts import Cohort, Member
 from optdsl.runtime.parameters.gradients import Gradients
@@ -125,6 +126,9 @@ class ClassBuffers:
         for column, name in enumerate(table.variant.stored, len(table.variant.buffers)):
             if name in self.packing.by_task:
                 table.pointers[: len(members), column] = self.packing.beside[name]
+        if table.variant.draws:
+            streams = [stream(holdings.seed(each), each.index) for each in members]
+            table.pointers[: len(members), -1] = streams
         # An address must outlive a `.data` that is given to a parameter or state by hand.
         tensors = [
             *self.parameters,

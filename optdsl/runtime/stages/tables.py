@@ -153,7 +153,7 @@ def class_table(
             *(sizes.numel, sizes.rows, sizes.cols, sizes.batch),
             *(entry.row, tensor, group, matrix),
         )
-    columns = len(variant.buffers) + len(variant.stored)
+    columns = len(variant.buffers) + len(variant.stored) + variant.draws
     pointers = np.zeros((len(entries), columns), np.int64)
     # The count of scalars is known only after `Variant.scalars` was called once.
     return ClassTable(variant, entries, pointers, shapes, np.zeros((rows, 0), np.float64))

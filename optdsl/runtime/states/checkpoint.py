@@ -223,7 +223,7 @@ def _counts(program: Program, member: Member, h: Mapping[str, Any], exist: froze
         variant.scalars(h, e)
     except _Unknown:
         return True
-    return any(library.draws for library in variant.libraries)
+    return variant.draws or any(library.draws for library in variant.libraries)
 
 
 def _shared(holdings: Holdings, members: Sequence[Member], groups: Sequence[Group]) -> None:

@@ -55,8 +55,9 @@ CODED_ROWS = 8
 
 def block_of(kernel: Kernel) -> int:
     """Elements of a flat task. With fewer operands they are more, so that a lane waits for as many
-    bytes at once, and that reading the tables before them weighs less."""
-    if kernel.domain != "full":
+    bytes at once, and that reading the tables before them weighs less; but one that draws has
+    something to do meanwhile, and six draws of eight elements kept 128 bytes on a stack."""
+    if kernel.domain != "full" or kernel.draws:
         return BLOCK
     return BLOCK * max(1, 4 // max(1, len({*kernel.reads, *kernel.writes})))
 
@@ -64,8 +65,9 @@ def block_of(kernel: Kernel) -> int:
 def operands(kernel: Kernel) -> int:
     """What decides how many registers a kernel needs; more than 4 in a pass over rows, which keeps
     sums, and in one behind others, whose sums it reads; more than 8 where a lane has more elements,
-    such as 32 of 16 bits: their powers kept 120 bytes on a stack with 96 registers."""
-    more = 4 * (kernel.layout == "rows" or kernel.stage > 0)
+    such as 32 of 16 bits: their powers kept 120 bytes on a stack with 96 registers; more than 16
+    with many draws, which the compiler works on at once: six of 16 bits kept 96 with 128."""
+    more = max(4 * (kernel.layout == "rows" or kernel.stage > 0), 16 * (kernel.draws > 2))
     return len({*kernel.reads, *kernel.writes}) + max(more, 8 * (block_of(kernel) > BLOCK))
 
 
@@ -122,7 +124,7 @@ def options_of(kept: Iterable[Any], operands: int, *, hip: bool) -> dict[str, An
     if hip or any(each.primitive_bitwidth > 32 for each in types):
         return options
     if narrow:
-        return {**options, "maxnreg": 96 if operands <= 8 else 128}
+        return {**options, "maxnreg": 96 if operands <= 8 else 128 if operands <= 16 else 168}
     return {**options, "maxnreg": 48 if operands <= 4 else 96}
 
 
