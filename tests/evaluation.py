@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optdsl import draws
+from optdsl import draws, randomness
 from optdsl.ir.nodes import LoopBody, Value, reachable
 from optdsl.ops import OPS, Kind
 from optdsl.schedule.plan import Domain, KernelPass, LibraryPass, Plan, Reduction, Variant
@@ -172,7 +172,7 @@ def _evaluate(value: Value, parameter: Parameter, memo: dict[Value, Any]) -> Any
     return eval(text, {"torch": torch, **names, **parameter.sizes})
 
 
-STREAM = draws.stream(0, 0)
+STREAM = randomness.stream(0, 0)
 """What all parameters draw from."""
 
 

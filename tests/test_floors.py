@@ -27,6 +27,7 @@ FLOORS = {
     "version": 0,
     "hostmath": 0,
     "draws": 0,
+    "randomness": 0,
     "axes": 0,
     "linalg": 0,
     "order": 0,
@@ -62,7 +63,7 @@ FLOORS = {
 
 # What generated code imports must not drag the compiler in.
 SEALED = "runtime"
-SHARED = ("axes", "draws", "hostmath", "linalg", "order")
+SHARED = ("axes", "draws", "hostmath", "linalg", "order", "randomness")
 """Arithmetic that generated code and the interpreter must do alike; it imports nothing of ours."""
 
 # Of the runtime: what stands below all rooms, the rooms from the lowest up; all else is above.

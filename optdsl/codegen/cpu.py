@@ -23,7 +23,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optdsl import draws
+from optdsl import randomness
 from optdsl.codegen.body import Body, Line, PhaseLines, Sink, bare, write_body
 from optdsl.codegen.cpu_places import C_TYPES, FIRST, REAL, Places, plain
 from optdsl.codegen.summary import summary
@@ -175,7 +175,7 @@ def _draws(text: str) -> str:
     """The functions that draw what `text` draws."""
     random = [op.name for op in OPS.values() if op.kind is Kind.RANDOM]
     names = [name for name in random if re.search(rf"\b{name}\(", re.sub(r"//.*", "", text))]
-    constants = {"log": draws.LOG, "sine": draws.SINE, "log_2": draws.LOG_2}
+    constants = {"log": randomness.LOG, "sine": randomness.SINE, "log_2": randomness.LOG_2}
     return render("cpu/draws.c.j2", names=names, **constants) if names else ""
 
 

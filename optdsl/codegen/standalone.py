@@ -20,6 +20,7 @@ from optdsl.resources import PACKAGE
 # What host functions and library passes call, and what a step is made of.
 FILES = (
     "axes.py",
+    "randomness.py",
     "draws.py",
     "hostmath.py",
     "linalg.py",

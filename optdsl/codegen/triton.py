@@ -130,7 +130,7 @@ def _flat(
         said=_said(variant, places.kernel),
         part=_wrapped(f"def {name}(", declared, "):", 0),
         element=element,
-        numbered=_mentions(element, "i"),
+        numbered=_mentions(element, "i") or _mentions(element, "mask"),
         masked=_mentions(element, "mask"),
         returned=", ".join(f"{each.slot}_part" for each in totals),
         start=_start(places, variant, task, [*element, *arguments]),

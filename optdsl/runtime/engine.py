@@ -100,6 +100,7 @@ class Engine:
         self._seen_changes = -1
         self._owned: list[ParameterState] = []
         self._params: list[Tensor] = []
+        self._seeds: list[int | None] = []
         self._cohorts = []
         self._numbers: dict[Tensor, int] = {}
         self._active: list[bool] | None = None
@@ -287,8 +288,10 @@ class Engine:
         return True
 
     def _stale(self, groups: Sequence[Group]) -> bool:
-        """Whether parameters or states are others than were seen, or lie elsewhere."""
+        """Whether parameters, states or seeds are others than were seen, or lie elsewhere."""
         if self._seen_changes != self._changes.count or not self._owns_table():
+            return True
+        if self._seeds != [group.get("seed") for group in groups]:
             return True
         return self._listing.moved(groups)
 
@@ -308,6 +311,7 @@ class Engine:
             (group, known.get(id(group)) or static_values(self.program, group)) for group in groups
         ]
         members = make_members(self.program, groups)
+        self._seeds = [group.get("seed") for group in groups]
         self._params = [member.own for member in members]
         self._listing = Listing(groups, flat(groups), Tensors(self._params))
         for member, address in zip(members, self._listing.places.tolist(), strict=True):

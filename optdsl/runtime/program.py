@@ -8,7 +8,7 @@ Tables of a class (a variant x device x dtypes x alignment), int64 unless said o
     pointers  [tensors, K+C] address of each of the variant's buffers, in the order of
                              `Variant.buffers`; then, in the order of `Variant.stored`, of what lies
                              beside a buffer's elements (see storage/), 0 where nothing does;
-                             in one column more, where kernels draw, what from (draws.stream)
+                             in one column more, where kernels draw, what from (randomness.stream)
     shapes    [tensors, 8]   numel, rows, cols, batch, scalar row, offset of the tensor's TENSOR
                              results, of its GROUP results, of its MATRIX and COL results
     tasks     [tasks, 4]     tensor, lo, hi, offset into partials

@@ -4,12 +4,13 @@ and so the same bits."""
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import pytest
 import torch
 
 import optdsl
-from optdsl import draws
+from optdsl import draws, randomness
 from optdsl.runtime.native import load_kernels
 
 RULES = """
@@ -83,6 +84,28 @@ def test_a_seed_is_another_stream_and_the_same_seed_the_same() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[3], other[3])
 
+
+@pytest.mark.parametrize("options", [{}, {"rounding": "stochastic"}], ids=str)
+def test_a_seed_may_change_between_steps(options: dict[str, Any]) -> None:
+    """For draws in kernels, those in the library, and roundings at random."""
+    make = optdsl.compile_text(SEEDED).Seeded
+    dtype = torch.bfloat16 if options else torch.float64
+    found = []
+    for backend in ("cpu", "reference"):
+        p = torch.ones(3, 4, dtype=dtype, requires_grad=True)
+        optimizer = make([p], backend=backend, seed=7, **options)
+        for seed in (7, 8, 8, 7):
+            optimizer.param_groups[0]["seed"] = seed
+            p.grad = torch.full_like(p, 0.25)
+            optimizer.step()
+        found.append(p.detach())
+    assert torch.equal(*found)
+
+
+SEEDED = """
+optimizer Seeded(lr = 2^-6):
+    p -= lr * (g + where(rand() < 0.5, 1, 0) + where(rand([rows, 1]) < 0.5, 2, 0))
+"""
 
 KEPT = """
 optimizer Kept(lr = 0.1):
@@ -160,7 +183,7 @@ def test_elements_beyond_32_bits() -> None:
     program = optdsl.compile_text("optimizer Far():\n    p = randn()\n").Far.program
     lo, count, seed, at = 2**32 - 100, 333, 3, 7
     out = torch.zeros(count)
-    pointers = [out.data_ptr() - 4 * lo, 0, draws.stream(seed, 2)]
+    pointers = [out.data_ptr() - 4 * lo, 0, randomness.stream(seed, 2)]
     task = (ctypes.c_longlong * 4)(0, lo, lo + count, 0)
     tables = (ctypes.c_longlong * 3)(*pointers), (ctypes.c_longlong * 8)()
     scalars = (ctypes.c_double * 1)(at)
@@ -169,7 +192,9 @@ def test_elements_beyond_32_bits() -> None:
     kernel = getattr(load_kernels(program.c_source, "float32"), variant.kernels[0].name)
     kernel(task, *tables, scalars, None, None)
     elements = torch.arange(lo, lo + count)
-    assert torch.equal(out, draws.drawn("randn", draws.key(draws.stream(seed, 2), 1, at), elements))
+    assert torch.equal(
+        out, draws.drawn("randn", randomness.key(randomness.stream(seed, 2), 1, at), elements)
+    )
 
 
 def test_numbers_of_updates_beyond_24_bits_are_told_apart() -> None:

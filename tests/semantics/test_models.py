@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from optdsl import draws
+from optdsl import draws, randomness
 from tests.semantics.running import Run, body, codes, double, rule_of
 
 PROGRAMS = Path(__file__).parents[1] / "language" / "programs"
@@ -220,7 +220,7 @@ def test_threefry_gives_the_published_words() -> None:
         (*pi, (0xC4923A9C, 0x483DF7A0)),
     ):
         assert threefry(key, counter) == words
-        made = draws.words(key, *(torch.tensor([each]) for each in counter))
+        made = randomness.words(key, *(torch.tensor([each]) for each in counter))
         assert tuple(int(each) for each in made) == words
 
 

@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from optdsl import draws
+from optdsl import draws, randomness
 from optdsl.runtime.triton.draws import draw_key, exponential, rand, randn
 from tests.runtime.test_draws import bits
 
@@ -30,9 +30,9 @@ def fill(out, table, COUNT: tl.constexpr):
 
 
 def test_elements_beyond_32_bits() -> None:
-    first, count, stream = 2**32 - 100, 256, draws.stream(3, 2)
+    first, count, stream = 2**32 - 100, 256, randomness.stream(3, 2)
     out = torch.zeros(3, count)
     fill[(1,)](out, torch.tensor([stream, 7, first]), count)
     elements = torch.arange(first, first + count)
     for kind, own in zip(("rand", "randn", "exponential"), out, strict=True):
-        assert torch.equal(own, draws.drawn(kind, draws.key(stream, 5, 7), elements))
+        assert torch.equal(own, draws.drawn(kind, randomness.key(stream, 5, 7), elements))

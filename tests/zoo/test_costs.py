@@ -66,8 +66,8 @@ COSTS = {
     "PixelwiseClipAdam": (1, 28, 8),
     "SPAM": (1, 28, 8),
     "OptimisticMD": (1, 20, 4),  # g p previous, p previous
-    "SGLD": (1, 20, 0),  # library z; g p z, p
-    "Langevin": (1, 20, 0),
+    "SGLD": (1, 12, 0),  # g p, p; z is drawn
+    "Langevin": (1, 12, 0),
     "SWATS": (1, 36, 12),  # g p m v buf, p m v buf: its sums are for the next step
     # One pass for a number, one for all the rest.
     "AdaGradNorm": (2, 16, 0),  # g; g p, p
@@ -112,7 +112,7 @@ COSTS = {
     "PSGDXMat": (5, 216, 12),
     "PSGDKron": (2, 56, 12),
     # Twelve products with factors of rank 10, 40 bytes each, with a barrier behind most.
-    "PSGDLRA": (6, 996.005, 88),
+    "PSGDLRA": (6, 984.005, 88),
     "PSGDProcrustes": (2, 88, 12),
     "AdamMini": (2, 24, 4),
     "PolarMuon": (2, 36, 4),

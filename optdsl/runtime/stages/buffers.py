@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optdsl.draws import stream
+from optdsl.randomness import stream
 from optdsl.runtime.arrays import Ints
 from optdsl.runtime.parameters.cohorts import Cohort, Member
 from optdsl.runtime.parameters.gradients import Gradients

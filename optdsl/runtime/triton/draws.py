@@ -15,31 +15,31 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from optdsl import draws
+from optdsl import randomness
 from optdsl.runtime.triton.math import sqrt
 
-LOG_2 = tl.constexpr(draws.LOG_2)
-ROOT_HALF = tl.constexpr(draws.ROOT_HALF)
-PARITY = tl.constexpr(draws.PARITY)
-GROUPS = tl.constexpr(draws.GROUPS)
+LOG_2 = tl.constexpr(randomness.LOG_2)
+ROOT_HALF = tl.constexpr(randomness.ROOT_HALF)
+PARITY = tl.constexpr(randomness.PARITY)
+GROUPS = tl.constexpr(randomness.GROUPS)
 
 
 @triton.constexpr_function
 def turn_in(group, number):
     """By how many bits a word is turned in a round."""
-    return draws.TURNS[group % 2][number]
+    return randomness.TURNS[group % 2][number]
 
 
 @triton.constexpr_function
 def degree_of(name):
     """That of the polynomial LOG or SINE."""
-    return len(getattr(draws, name)) - 1
+    return len(getattr(randomness, name)) - 1
 
 
 @triton.constexpr_function
 def coefficient(name, power):
     """One of its numbers."""
-    return getattr(draws, name)[power]
+    return getattr(randomness, name)[power]
 
 
 @triton.jit
