@@ -20,7 +20,9 @@ MISSING ?= --missing
 DTYPE ?= float32
 
 RUN := $(VENV)/bin/python
-# Without --no-compile pip translates 15,000 files, a minute or two, of which most are never imported.
+# Without --no-compile pip translates 15,000 files, two minutes, of which most are never imported;
+# the first import of a file does it, and keeps the result even where the environment says not to.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(RUN) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt \
 	$(PIP_FLAGS)
 DEMO := $(VENV)/installed-demo
