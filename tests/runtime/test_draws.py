@@ -133,11 +133,13 @@ optimizer Seldom(lr = 0.1):
 """
 
 
-def bits(name: str, backend: str, dtype: torch.dtype, **options: object) -> list[torch.Tensor]:
+def bits(
+    name: str, backend: str, dtype: torch.dtype, large: int = 20_000, **options: object
+) -> list[torch.Tensor]:
     """p and all states after some steps; one parameter is a view of another order."""
-    shapes = [(), (5,), (37, 131), (3, 4, 5), (20_000,)]
+    shapes = [(), (5,), (37, large // 150), (3, 4, 5), (large,)]
     params = [torch.ones(shape, dtype=dtype) for shape in shapes]
-    params.append(torch.ones(60, 90, dtype=dtype).t())
+    params.append(torch.ones(large // 330, 90, dtype=dtype).t())
     optimizer = getattr(optdsl.compile_text(KEPT), name)(
         [p.requires_grad_() for p in params], backend=backend, seed=1 << 40 | 5, **options
     )
