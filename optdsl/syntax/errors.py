@@ -342,6 +342,8 @@ def _mend(place: _Place) -> str | None:
 def _mend_start(place: _Place) -> str | None:
     """The way out of a line that begins with a name and is no assignment."""
     first = place.blocks.first
+    if first == "from":
+        return 'write `import "rules.opt"`; rules that ship need no import'
     if first is None or first.type != "NAME":
         return None
     words = [word for word in place.grammar.spelled.values() if word.isalpha()]

@@ -133,6 +133,7 @@ IN_FILE = [
     ("E108", "optimizer Q = Foo‸(a,\n", "never closed", "the end of the file"),
     ("E110", "‸p = g\n", "expected a definition, found `p`", "in the body of"),
     ("E110", "‸optimiser X():\n    p = g\n", "expected a definition", "did you mean `optimizer`?"),
+    ("E110", "‸from optdsl.zoo import EMA\n", "expected a definition", "need no import"),
     ("E110", "‸class X:\n    p = g\n", "expected a definition", "did you mean `optimizer`?"),
     ("E110", "‸state m\n", "expected a definition, found `state`", None),
     ("E110", "import ‸blocks\n", "expected a string", "in double quotes"),
