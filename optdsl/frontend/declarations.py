@@ -364,11 +364,18 @@ class Declarations(Calls):
                 decl.span,
                 "this one",
                 *_labels(other.span, "and this one"),
-                help="assign each call to a variable of its own"
-                if self.frame.kind == "transform"
-                else 'give one of them a key: state x named "other"',
+                help=self._apart(decl.span, other.span, decl.key),
             )
         return decl
+
+    def _apart(self, here: Span, other: Span | None, key: str) -> str:
+        """How two states of one key become one, or two."""
+        if self.frame.kind != "transform":
+            return 'give one of them a key: state x named "other"'
+        if other is None or other.source is here.source:
+            return "assign each call to a variable of its own"
+        name = self.frame.item.name
+        return f"`{name}` keeps its state itself: leave `state {key}` out, or name it otherwise"
 
     def state_of(self, name: ast.Name) -> str:
         bound = self.store.get(self.frame.local(name.name))

@@ -262,6 +262,12 @@ def test_two_states_under_one_key_are_an_error() -> None:
     assert codes(body('state a named "step"\na = g\np -= lr * a')) == ["E406"]
 
 
+def test_a_state_beside_a_transform_of_its_name_is_left_out() -> None:
+    """What a paper's line of code has, and `ema` has itself."""
+    (found,) = diagnosed(body("state m\nm = ema(g, 0.9)\np -= lr * m"))
+    assert found.code == "E406" and "leave `state m` out" in str(found.help)
+
+
 def test_an_inner_rule_alone_has_its_own_keys() -> None:
     text = "optimizer X = Lookahead(AdamW)\n"
     assert keys(text) == ["slow", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"]
