@@ -1,6 +1,6 @@
 # Everything starts from a fresh clone with Python 3.11 or newer and a C compiler:
 #     make demo         install, train two small models, print a table, draw the loss curves
-#     make test         install with the test tools, run the tests (a few minutes)
+#     make test         install with the test tools, run the tests (ten minutes)
 #     make test-slow    the long tests
 #     make contract     what docs/contract.md does not have yet, from the tests of what torch promises
 #                       (an hour for all of it: make contract MISSING=)
