@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import optdsl.zoo
 from optdsl.diagnostics import CompileError
+from optdsl.gallery.inputs import question
 from optdsl.gallery.pages import KINDS, Shipped
 from optdsl.gallery.paths import FUNCTIONS, best_path
 from optdsl.gallery.pictures import curves, overview, sheet
-from optdsl.gallery.samples import is_of_samples
-from optdsl.gallery.training import best_curve, tasks
+from optdsl.gallery.training import Curve, Task, best_curve, tasks_for
 
 INNER = ("SGD", "AdamW")
 
@@ -27,7 +28,6 @@ def draw(rules: Sequence[Shipped], folder: Path) -> None:
     and paths/overview.png, with a progress bar. Raises ImportError without the extra `demo`."""
     from rich.progress import track
 
-    usual = {task.name: best_curve(optdsl.zoo.AdamW, task) for task in tasks()}
     first = {}
     for each in track(rules, description="drawing"):
         title, rule = drawable(each)
@@ -40,13 +40,20 @@ def draw(rules: Sequence[Shipped], folder: Path) -> None:
             found |= {function.name: best_path(rule, function) for function in FUNCTIONS[1:]}
             sheet(title, found, paths)
         if not losses.exists():
-            trained = {task.name: best_curve(rule, task) for task in tasks()}
-            curves(title, trained, usual, losses)
+            fitting = tasks_for(rule)
+            trained = {task.name: best_curve(rule, task) for task in fitting}
+            curves(title, trained, {task.name: usual(task) for task in fitting}, losses)
     overview(first, folder / "paths" / "overview.png")
 
 
+@cache
+def usual(task: Task) -> Curve:
+    """What stands beside every rule."""
+    return best_curve(optdsl.zoo.AdamW, task)
+
+
 def drawable(each: Shipped) -> tuple[str, Any]:
-    """What is drawn of a rule, and its class; None where it needs what pictures do not have."""
+    """What is drawn of a rule, and its class; None where it asks for what pictures do not have."""
     title, rule = each.name, None
     if each.kind != "wrapper":
         rule = getattr(optdsl.zoo, each.name)
@@ -55,4 +62,4 @@ def drawable(each: Shipped) -> tuple[str, Any]:
         with suppress(CompileError):
             rule = optdsl.compile_text(f"optimizer Drawn = {title}\n").Drawn
             break
-    return title, rule if rule is not None and is_of_samples(rule.program.inputs) else None
+    return title, rule if rule is not None and all(map(question, rule.program.inputs)) else None

@@ -9,14 +9,13 @@ Does not do: draw.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from optdsl.gallery.samples import supplied
-from optdsl.runtime.program import Input
+from optdsl.gallery.inputs import answered, question
 
 Point = tuple[float, float]
 
@@ -90,6 +89,10 @@ PULLS = torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]], [[0.0, 1.0]], [[0.0, -1.0]]])
 """What each of four samples has besides the slope that they have in common."""
 
 
+UNIT = 1 / 64
+"""What a quantised number stands for."""
+
+
 @dataclass(frozen=True)
 class Path:
     """`rate` is None for a rule without a learning rate."""
@@ -109,27 +112,70 @@ def best_path(rule: Any, function: Function, steps: int = STEPS) -> Path:
 
 
 def _path(rule: Any, function: Function, rate: float | None, steps: int) -> Path:
-    p = torch.nn.Parameter(torch.tensor([function.start], dtype=torch.float64))
-    optimizer = rule([("p", p)], **({} if rate is None else {"lr": rate}))
+    declared, points = rule.program.inputs, [function.start]
+    unit = UNIT if any(question(each) == "scale" for each in declared) else 1.0
+    start = torch.tensor([function.start], dtype=torch.float64) / unit
+    p = torch.nn.Parameter(start)
+    named: dict[str, Any] = {} if rate is None else {"lr": rate}
+    if "first" in dict(rule.program.attributes):
+        named["attributes"] = {"first": True}
+    optimizer = rule([("p", p)], **named)
 
     def closure() -> torch.Tensor:
         # A rule may evaluate far off, where powers would overflow.
-        x, y = p[0].clamp(-FAR, FAR).tolist()
-        p.grad = torch.tensor([function.gradient(x, y)], dtype=torch.float64)
+        x, y = (p[0] * unit).clamp(-FAR, FAR).tolist()
+        p.grad = unit * torch.tensor([function.gradient(x, y)], dtype=torch.float64)
         return torch.tensor(float(function.value(x, y)), dtype=torch.float64)
 
-    declared, points = rule.program.inputs, [function.start]
     for _ in range(steps):
-        inputs = _inputs(declared, p, closure()) if declared else None
+        inputs = answered(declared, Spot(function, p, closure(), unit)) if declared else None
         optimizer.step(closure, inputs=inputs)
-        x, y = p[0].tolist()
+        x, y = (p[0] * unit).tolist()
         if not (abs(x) < 1e3 and abs(y) < 1e3):  # NaN included
             return Path(points, math.inf, rate)
         points.append((x, y))
     return Path(points, float(function.value(x, y)), rate)
 
 
-def _inputs(declared: Sequence[Input], p: torch.Tensor, value: torch.Tensor) -> dict[str, Any]:
-    """Of four samples, whose functions are this one and PULLS of its variables."""
-    assert p.grad is not None
-    return supplied(declared, [p.grad + PULLS], value + (PULLS * p.detach()).sum((1, 2)))
+@dataclass(frozen=True)
+class Spot:
+    """The parameter on a function whose value there is `value`, as a layer of one row that is
+    given two numbers; `question` of inputs.py says what each answer is. There are four samples,
+    whose functions are this one and PULLS of its variables, and no labels to draw."""
+
+    function: Function
+    p: torch.Tensor
+    value: torch.Tensor
+    unit: float
+
+    def gradients(self) -> list[torch.Tensor]:
+        return [self._slope + PULLS]
+
+    def losses(self) -> torch.Tensor:
+        return self.value + (PULLS * self.p.detach()).sum((1, 2))
+
+    def given(self) -> list[torch.Tensor]:
+        return [PULLS]
+
+    def hessian(self) -> list[torch.Tensor]:
+        return [torch.func.hessian(lambda q: self.function.value(q[0], q[1]))(self.p.detach()[0])]
+
+    def diagonal(self) -> list[torch.Tensor]:
+        return [self.hessian()[0].diagonal()[None]]
+
+    def sampled(self) -> list[torch.Tensor]:
+        return [self._slope]
+
+    def inner(self) -> list[torch.Tensor]:
+        return [torch.ones(1, 2, dtype=torch.float64)]
+
+    def outer(self) -> list[torch.Tensor]:
+        return [torch.ones(1, 1, dtype=torch.float64)]
+
+    def scale(self) -> list[torch.Tensor]:
+        return [torch.full((1, 1), self.unit, dtype=torch.float64)]
+
+    @property
+    def _slope(self) -> torch.Tensor:
+        assert self.p.grad is not None
+        return self.p.grad

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.functional import cross_entropy
 
-from optdsl.gallery.samples import supplied
+from optdsl.gallery.batches import Batch, quantised
+from optdsl.gallery.inputs import answered, question
 
 RATES = tuple(10 ** (k / 2) for k in range(-8, 1))
 """The sweep: 1e-4 to 1, two to a decade."""
@@ -54,12 +54,18 @@ class Curve:
 
 
 @cache
-def tasks() -> tuple[Task, ...]:
-    """Digits and characters. Raises ImportError without scikit-learn."""
-    return _digits(), _characters()
+def tasks(whole: bool = False) -> tuple[Task, ...]:
+    """Digits and characters; `whole`: what has room for the Hessian of each parameter, digits by a
+    single layer. Raises ImportError without scikit-learn."""
+    return (_digits("digits, one layer", 0),) if whole else (_digits("digits", 64), _characters())
 
 
-def _digits() -> Task:
+def tasks_for(rule: Any) -> tuple[Task, ...]:
+    """Those that a rule's inputs fit."""
+    return tasks(any(question(each) == "hessian" for each in rule.program.inputs))
+
+
+def _digits(name: str, hidden: int) -> Task:
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -68,13 +74,15 @@ def _digits() -> Task:
 
     def model() -> nn.Module:
         torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 10))
+        if not hidden:
+            return nn.Linear(64, 10)
+        return nn.Sequential(nn.Linear(64, hidden), nn.GELU(), nn.Linear(hidden, 10))
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         chosen = _drawn(step, len(pixels))
         return pixels[chosen], labels[chosen]
 
-    return Task("digits", 120, model, batch)
+    return Task(name, 120, model, batch)
 
 
 def _characters() -> Task:
@@ -110,18 +118,27 @@ def best_curve(rule: Any, task: Task, steps: int | None = None) -> Curve:
 
 
 def train(rule: Any, task: Task, rate: float | None, steps: int) -> Curve:
-    """One run."""
-    model = task.model()
-    named = {} if rate is None else {"lr": rate}
-    optimizer = rule(list(model.named_parameters()), **named)
+    """One run. A rule that asks for scales trains quantised weights; an attribute `first` is true
+    for the weights of the first linear layer."""
     declared, losses = rule.program.inputs, []
+    model = task.model()
+    if any(question(each) == "scale" for each in declared):
+        model = quantised(model)
+    named: dict[str, Any] = {} if rate is None else {"lr": rate}
+    if "first" in dict(rule.program.attributes):
+        named["attributes"] = {"first": {_first(model): True}}
+    optimizer = rule(list(model.named_parameters()), **named)
     for step in range(steps):
         batch = task.batch(step)
-        inputs = supplied(declared, *_samples(model, *batch)) if declared else None
+        inputs = answered(declared, Batch(model, *batch, step)) if declared else None
         losses.append(float(optimizer.step(_closure(model, *batch), inputs=inputs)))
         if not losses[-1] < 1e3:  # NaN included
             return Curve([*losses, math.inf], rate)
     return Curve(losses, rate)
+
+
+def _first(model: nn.Module) -> Tensor:
+    return next(each.weight for each in model.modules() if isinstance(each, nn.Linear))
 
 
 def _closure(model: nn.Module, inputs: Tensor, wanted: Tensor) -> Callable[[], Tensor]:
@@ -132,15 +149,3 @@ def _closure(model: nn.Module, inputs: Tensor, wanted: Tensor) -> Callable[[], T
         return loss.detach()
 
     return closure
-
-
-def _samples(model: nn.Module, inputs: Tensor, wanted: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The gradients of each sample by parameter, [samples, *p], and the samples' losses."""
-
-    def loss(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(functional_call(model, params, (x[None],)), y[None])
-
-    params = {name: p.detach() for name, p in model.named_parameters()}
-    each = vmap(grad_and_value(loss), in_dims=(None, 0, 0))
-    grads, losses = each(params, inputs, wanted)
-    return list(grads.values()), losses

@@ -17,7 +17,7 @@ from optdsl.gallery.drawing import drawable
 from optdsl.gallery.pages import Shipped, find, has_pictures, page, read_checks, shipped_rules
 from optdsl.gallery.paths import FUNCTIONS, Function, best_path
 from optdsl.gallery.pictures import curves, overview, sheet
-from optdsl.gallery.training import best_curve, tasks, train
+from optdsl.gallery.training import best_curve, tasks, tasks_for, train
 from optdsl.latex import formula, symbol
 from optdsl.source import Source
 
@@ -191,9 +191,20 @@ def test_wrappers_and_rules_that_take_samples_or_evaluate_the_model_are_drawn(na
     assert len(best_path(rule, FUNCTIONS[1], steps=5).points) == 6
 
 
-def test_what_only_some_models_have_is_not_made_up() -> None:
-    assert drawable(RULES["TrAct"])[1] is None
-    assert RULES["TrAct"].inputs == ["x"]
+@pytest.mark.parametrize(
+    "name", ["AdaFisher", "GradNormSmooth", "QAS", "Sophia", "SophiaG", "TrActSGD"]
+)
+def test_rules_that_ask_for_more_are_drawn(name: str) -> None:
+    _, rule = drawable(RULES[name])
+    (task, *_) = tasks_for(rule)
+    rate = 0.01 if "lr" in dict(rule.program.hypers) else None
+    losses = train(rule, task, rate, 30).losses
+    assert losses[-1] < losses[0]
+    assert len(best_path(rule, FUNCTIONS[1], steps=5).points) == 6
+
+
+def test_every_rule_can_be_drawn() -> None:
+    assert not [n for n, each in RULES.items() if drawable(each)[1] is None]
 
 
 def test_a_run_is_the_same_each_time() -> None:
