@@ -105,6 +105,7 @@ class Engine:
         self._numbers: dict[Tensor, int] = {}
         self._active: list[bool] | None = None
         self._backends: dict[torch.device, Backend | None] = {}
+        self._interpreted = False
         self._listing = Listing([], [], Tensors([]))
         self._scanner = Scanner(self._listing, self.program.reads_gradient)
         self._holdings = Holdings(self.program, self._states, {}, [], self.choice)
@@ -257,7 +258,7 @@ class Engine:
         model: Model | None,
     ) -> None:
         """A step whose numbers the host works out."""
-        if None in self._backends.values():
+        if self._interpreted:
             self._run_reference(cohorts, decisions, hypers, gradients, model)
             return
         for plan in self._find(cohorts, decisions, hypers, gradients):
@@ -327,6 +328,7 @@ class Engine:
             check_compiled(self.program, backend)
             self._backends[device] = backend
         backends = self._backends.values()
+        self._interpreted = None in backends
         self._on_gpu = any(device.type == "cuda" for device in self._backends)
         self._may_reside = not self.program.hosted and all(b and b.resident for b in backends)
         check_shared(self.program, [member.p for member in members])
@@ -394,8 +396,9 @@ class Engine:
             self.counters.unpacked += each.buffers.packing.load()
         for segment in plan.segments:
             runner.run(segment.first, segment.last)
-            self.counters.batches += len(segment.batches)
-            self.counters.evaluations += run_batches(segment.batches, runner.results, model)
+            if segment.batches:
+                self.counters.batches += len(segment.batches)
+                self.counters.evaluations += run_batches(segment.batches, runner.results, model)
             for joined in segment.joins:
                 join(plan, joined)
             for evaluated in segment.models:

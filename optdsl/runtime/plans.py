@@ -118,21 +118,17 @@ def _shape_scalars(plan: DevicePlan, hypers: Hypers) -> None:
 def _fits(plan: DevicePlan, gradients: Gradients) -> bool:
     """Whether gradients that a plan takes as lying on 16 bytes still do."""
     return not any(
-        np.bitwise_or.reduce(gradients.addresses[each.indices]) % 16
-        for each in plan.classes
-        if each.aligned and each.gradient is not None
+        np.bitwise_or.reduce(gradients.addresses[each.indices]) % 16 for each in plan.aligned
     )
 
 
 def set_addresses(plan: DevicePlan, gradients: Gradients) -> bool:
     """Writes the gradients' addresses into the tables; whether they changed."""
-    places = gradients.addresses.tobytes()
-    changed, plan.addresses = places != plan.addresses, places
+    changed, plan.addresses = gradients.version != plan.addresses, gradients.version
     if changed:
         for each in plan.classes:
             if each.gradient is not None:
-                column = each.table.pointers[: len(each.indices), each.gradient]
-                column[:] = gradients.addresses[each.indices]
+                each.cells[:] = gradients.addresses[each.indices]
     return changed
 
 

@@ -254,7 +254,7 @@ class Residents:
         addresses = set_addresses(plan, gradients)
         _runner(plan).begin_resident(tables.prologues, addresses=addresses, capturing=graph)
         if graph:
-            plan.addresses = b""  # they stand in the graph, not yet in the table
+            plan.addresses = -1  # they stand in the graph, not yet in the table
 
     def read(self, groups: Sequence[dict[str, Any]]) -> None:
         """Brings the host's counts up to date, for which it waits."""

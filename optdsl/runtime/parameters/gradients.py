@@ -12,6 +12,7 @@ Relies on: tensors.py. Does not do: anything with values.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,17 +29,19 @@ from optdsl.runtime.parameters.tensors import Listing
 
 GRADIENT = operator.attrgetter("grad")
 DTYPE = operator.attrgetter("dtype")
+VERSIONS = itertools.count(1)
 
 
 @dataclass(eq=False, slots=True)
 class Gradients:
     """By `Member.index`: the gradients' addresses (0 where there is none), whether the parameter
     takes part in the step, and the parameters; `found` are the gradients, once they were looked at
-    one by one."""
+    one by one. Two with the same `version` have the same addresses."""
 
     addresses: Ints
     active: list[bool]
     params: Sequence[Tensor]
+    version: int
     found: Sequence[Tensor | None] | None = None
 
     @property
@@ -53,7 +56,7 @@ class Gradients:
 def no_gradients(params: Sequence[Tensor]) -> Gradients:
     """What there is for `params` where nothing reads a gradient."""
     count = len(params)
-    return Gradients(np.zeros(count, np.int64), [False] * count, params, [None] * count)
+    return Gradients(np.zeros(count, np.int64), [False] * count, params, 0, [None] * count)
 
 
 class Scanner:
@@ -74,6 +77,8 @@ class Scanner:
         cut = any(map(is_dtensor, self._params))
         self._cut = [p.numel() for p in locals_of(self._params)] if cut else []
         self._looked = False
+        self._last: Ints | None = None
+        self._version = 0
 
     def scan(self) -> Gradients:
         """The gradients of this step.
@@ -84,12 +89,13 @@ class Scanner:
             nothing = no_gradients(self._params)
             nothing.active = [p.requires_grad for p in self._params]
             return nothing
-        if self._looked and not self._lazy():
-            addresses = self._listing.gradients()
+        if self._looked and not (self._lazies and self._lazy()):
+            addresses, moved = self._listing.gradients()
             if addresses is None and not self._listing.asks_directly:
                 addresses = self._fast()
             if addresses is not None:
-                return Gradients(addresses, self._everyone, self._params)
+                version = self._versioned(addresses, moved)
+                return Gradients(addresses, self._everyone, self._params, version)
         return self._slow(list(map(GRADIENT, self._params)))
 
     def only(self, index: int) -> Gradients:
@@ -102,7 +108,15 @@ class Scanner:
         if (g := p.grad) is not None:
             found[index] = g = _readable(index, p, g)
             addresses[index] = g.data_ptr()
-        return Gradients(addresses, [], self._params, found)
+        return Gradients(addresses, [], self._params, next(VERSIONS), found)
+
+    def _versioned(self, addresses: Ints, moved: bool) -> int:
+        """The version of what was found; `moved` says of an array that is written again and again
+        whether it changed."""
+        last, self._last = self._last, addresses
+        if moved if last is addresses else last is None or not np.array_equal(last, addresses):
+            self._version = next(VERSIONS)
+        return self._version
 
     def _fast(self) -> Ints | None:
         """Addresses where every gradient is there and can be read as it lies, else None."""
@@ -125,7 +139,8 @@ class Scanner:
         tensors = [None if g is None else _readable(index, p, g) for index, (p, g) in pairs]
         self._looked = True
         addresses = np.array([g.data_ptr() if g is not None else 0 for g in tensors], np.int64)
-        return Gradients(addresses, [g is not None for g in tensors], self._params, tensors)
+        active, version = [g is not None for g in tensors], self._versioned(addresses, True)
+        return Gradients(addresses, active, self._params, version, tensors)
 
     def _lazy(self) -> bool:
         """Whether a gradient that lies as its parameter does is negated or conjugated when read."""

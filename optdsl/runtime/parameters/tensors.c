@@ -113,21 +113,25 @@ static int read_local(const struct torch *torch, object *python, object *name, c
 }
 
 /* Writes where the gradients of `params` lie. Returns 1 where one is missing, or does not lie as its
- * parameter does. `name` is that of the attribute. */
+ * parameter does, 2 where one lies elsewhere than was written there. `name` is that of the
+ * attribute. */
 i64 optdsl_gradients(const struct torch *torch, i64 count, object *const *params, object *name,
                      void *const *places, void **gradients, i64 local)
 {
+    int moved = 0;
     for (i64 i = 0; i < count; i++) {
+        const void *const before = gradients[i];
         if (local) {
             if (read_local(torch, params[i], name, places[i], gradients + i, local))
                 return 1;
-            continue;
+        } else {
+            tensor *const p = inside(torch, params[i]), *const g = torch->grad(*p);
+            if (*g == torch->undefined || read(torch, p, g, places[i], gradients + i))
+                return 1;
         }
-        tensor *const p = inside(torch, params[i]), *const g = torch->grad(*p);
-        if (*g == torch->undefined || read(torch, p, g, places[i], gradients + i))
-            return 1;
+        moved |= gradients[i] != before;
     }
-    return 0;
+    return moved ? 2 : 0;
 }
 
 /* Tells autograd that the values of `tensors` are new. */

@@ -47,6 +47,10 @@ SYMBOLS = {
 """What tensors.c asks, in the order of its `struct torch`."""
 
 
+REFUSED, MOVED = 1, 2
+"""What optdsl_gradients returns where it does not know, and where a gradient lies elsewhere."""
+
+
 class Direct(NamedTuple):
     """The functions of tensors.c, and the address of the `struct torch` that they take."""
 
@@ -115,13 +119,13 @@ class Listing:
         """Whether C asks the tensors."""
         return self._direct is not None
 
-    def gradients(self) -> Ints | None:
+    def gradients(self) -> tuple[Ints | None, bool]:
         """Where the gradients lie, till this is asked again, if C asks and each of them is there
-        and lies as its parameter does; else None."""
+        and lies as its parameter does, else None; and whether one lies elsewhere than before."""
         if self._direct is None:
-            return None
-        refused = self._direct.gradients(self._direct.torch, *self._gradients_asked)
-        return None if refused else self._gradients
+            return None, True
+        found = self._direct.gradients(self._direct.torch, *self._gradients_asked)
+        return None if found == REFUSED else self._gradients, found == MOVED
 
     def moved(self, groups: Sequence[Mapping[str, Any]]) -> bool:
         """Whether `groups` hold others, or one of them lies elsewhere."""
@@ -200,7 +204,7 @@ def _agrees(found: Direct, cases: Sequence[tuple[Parameter, bool]]) -> bool:
         objects[0], places[0] = id(p), p.data_ptr()
         asked = found.torch, 1, address(objects)
         tables = address(places), address(gradients)
-        if found.gradients(*asked, "grad", *tables, 0) != (not taken):
+        if found.gradients(*asked, "grad", *tables, 0) != (MOVED if taken else REFUSED):
             return False
         if taken and gradients[0] != cast(Tensor, p.grad).data_ptr():
             return False
