@@ -67,7 +67,7 @@ static int omp_get_thread_num(void) { return 0; }
 static int omp_get_num_threads(void) { return 1; }
 #endif
 
-enum { TASK = 4, SHAPE = 8, RECORD = 6, AHEAD = 4, LINE = 64, LINES = 16 };
+enum { TASK = 4, SHAPE = 8, RECORD = 6 };
 
 /* A task whose kernel works on values in `scratch` instead of what is kept. In chunks, so that while
  * codes are worked out of one, memory brings what the kernel reads of the next. */
@@ -97,19 +97,6 @@ static void work_packed(const struct pass *pass, const i64 *task, void *const *k
     }
 }
 
-/* Asks memory for the first lines of all that a task finds of a tensor, AHEAD tasks before it:
- * kernels ask for what lies 1 KiB ahead, which on small tensors is nothing. */
-static inline void ask(const struct pass *pass, const i64 *task)
-{
-    if (task[1])
-        return;
-    const i64 bytes = 4 * task[2], end = bytes < LINE * LINES ? bytes : LINE * LINES;
-    void *const *pointers = pass->pointers + pass->columns * task[0];
-    for (i64 i = 0; i < pass->columns; i++)
-        for (i64 at = 0; at < end; at += LINE)
-            __builtin_prefetch((const char *)pointers[i] + at, 1);
-}
-
 /* Tasks [lo, hi) of a stage, counted through its passes. */
 static void work(const struct stage *stage, i64 lo, i64 hi, double *partials, const double *results,
                  float *scratch)
@@ -121,8 +108,6 @@ static void work(const struct stage *stage, i64 lo, i64 hi, double *partials, co
         for (i64 i = start; i < end; i++) {
             const i64 *task = pass->tasks + TASK * i;
             const i64 tensor = task[0];
-            if (i + AHEAD < end)
-                ask(pass, task + TASK * AHEAD);
             const i64 *shape = pass->shapes + SHAPE * tensor;
             void *const *pointers = pass->pointers + pass->columns * tensor;
             if (pass->packed_count)
