@@ -14,7 +14,7 @@ import keyword
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from optdsl.ir.nodes import Value, reachable
@@ -180,32 +180,45 @@ def fill_text(text: str, operands: list[str]) -> str:
         before, after = text[: match.start()].rstrip()[-1:], text[match.end() :].lstrip()[:1]
         # x - (y - z) needs them, (x - y) - z does not.
         left = _pull(before) + (before in _OPERATORS)
-        needed = max(left, _pull(after)) > strength(operand)
-        return f"({operand})" if needed else operand
+        needed = max(left, _pull(after))
+        if needed > strength(operand):
+            return f"({operand})"
+        return operand if needed or _OPEN & set(_shallow(operand[1:-1])) else bare(operand)
 
     return re.sub(r"\{(\d)\}", fill, text)
 
 
-_OPERATORS = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2}
+_OPERATORS = {"+": 2, "-": 2, "*": 3, "/": 3, "@": 3}
+_COMPARISONS = ("<", ">", "=")
+_OPEN = {"?", ","}
+"""What keeps its parentheses wherever it stands: a choice within a choice, a tuple."""
 
 
 def _pull(neighbour: str) -> int:
     """How tightly the character beside an operand takes hold of it."""
-    return 0 if neighbour in ("", "(", ")", ",") else _OPERATORS.get(neighbour, 3)
+    if neighbour in ("", "(", ")", ",", "?", ":"):
+        return 0
+    return 1 if neighbour in _COMPARISONS else _OPERATORS.get(neighbour, 4)
 
 
 def strength(text: str) -> int:
-    """How tightly `text` holds together: 3 an atom, 2 a product, 1 a sum, 0 anything else."""
+    """How tightly `text` holds together: 4 an atom, 3 a product, 2 a sum, 0 anything else."""
     if is_atom(text):
-        return 3
+        return 4
     text = re.sub(r'"[^"]*"', "s", text).replace("[", "(").replace("]", ")")
-    depth, weakest = 0, 2
+    found = [
+        each for each in _shallow(text) if each in PYTHON_WORDS or not re.match(r"[\w.]", each)
+    ]
+    return 0 if text.startswith("-") else min([3, *(_OPERATORS.get(each, 0) for each in found)])
+
+
+def _shallow(text: str) -> Iterator[str]:
+    """The words and signs that stand in no parentheses."""
+    depth = 0
     for word in re.findall(r"[\w.]+|[()]|[^\w\s()]+", text):
         depth += (word == "(") - (word == ")")
-        operator = word in PYTHON_WORDS or not re.match(r"[\w.()]", word)
-        if depth == 0 and operator:
-            weakest = min(weakest, _OPERATORS.get(word, 0))
-    return 0 if text.startswith("-") else weakest
+        if depth == 0 and word != ")":
+            yield word
 
 
 def is_atom(text: str) -> bool:
@@ -219,7 +232,8 @@ def is_atom(text: str) -> bool:
     for position, char in enumerate(text):
         depth += (char == "(") - (char == ")")
         if depth == 0 and char == ")":
-            return position == len(text) - 1
+            rest = text[position + 1 :]
+            return not rest or (bool(match[0][:-1]) and rest[0] == "." and is_atom(rest[1:]))
     return False
 
 

@@ -205,7 +205,7 @@ class _Kernel:
         kind = "int" if line.boolean else "real"
         if line.value.op == "draw_key":
             kind = "struct words"
-        text = f"const {kind} {line.name} = {line.expression};"
+        text = f"const {kind} {line.name} = {bare(line.expression)};"
         comment = "" if line.value.op == "load" else line.comment
         if line.value.op == "scalar":
             host = self.variant.scalars[line.value.attr("index")]
