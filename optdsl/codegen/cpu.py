@@ -63,11 +63,13 @@ _FUNCTIONS = {
     "INFINITY": "#define INFINITY __builtin_inff()",
     "NAN": '#define NAN __builtin_nanf("")',
     "ahead": (
+        "#ifndef ahead  // a build may ask for nothing\n"
         "static inline void ahead(const void *at, long long bytes)\n"
         "{\n"
         "    for (long long i = 1024; i < 1024 + bytes; i += 64)\n"
         "        __builtin_prefetch((const char *)at + i);\n"
-        "}"
+        "}\n"
+        "#endif"
     ),
     "larger": "static inline real larger(real x, real y) { return x > y || x != x ? x : y; }",
     "smaller": "static inline real smaller(real x, real y) { return x < y || x != x ? x : y; }",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from optdsl.runtime.arrays import Ints
 from optdsl.runtime.counters import Counters
 from optdsl.runtime.cpu.nearness import Phase, phases
-from optdsl.runtime.cpu.strips import SUFFIX, halves_source, in_strips, strips_source
+from optdsl.runtime.cpu.strips import (
+    PAIRED_FLAGS,
+    SUFFIX,
+    halves_source,
+    in_pairs,
+    in_strips,
+    pairs_source,
+    strips_source,
+)
 from optdsl.runtime.native import NativeError, load, load_kernels, runtime_text
 from optdsl.runtime.program import Program
 from optdsl.runtime.stages.packing import Able
@@ -127,14 +135,8 @@ class CpuRunner:
         self._owners = {id(each.table): each for each in plan.classes}
         self._kernels: dict[tuple[int, str], int] = {}
         for each in plan.classes:
-            dtype = str(each.dtype).removeprefix("torch.")
-            variant, by_task = each.table.variant, each.buffers.packing.by_task
-            text = program.c_source + strips_source(variant, by_task)
-            library = load_kernels(text, dtype, *storage_flags(program, each))
-            for kernel in variant.kernels:
-                suffix = SUFFIX if in_strips(kernel, by_task) else ""
-                function = getattr(library, kernel.name + suffix)
-                self._kernels[id(each.table), kernel.name] = _address(function)
+            for name, address in _addresses(program, each):
+                self._kernels[id(each.table), name] = address
 
     def begin(self, *, addresses: bool) -> None:
         """Nothing: the kernels read the plan's own arrays."""
@@ -263,17 +265,42 @@ def _address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def storage_flags(program: Program, step_class: StepClass) -> Iterator[str]:
-    """What a build must be told of how the buffers of a class lie in memory: nothing of those that
-    lie as the rule declares them."""
-    real = compute_dtype(step_class.dtype)
+def _addresses(program: Program, step_class: StepClass) -> Iterator[tuple[str, int]]:
+    """The functions of a class's kernels, by the kernels' names. Those in pairs find all as
+    float32, and so are of a library of their own."""
+    variant, buffers = step_class.table.variant, step_class.buffers
+    by_task, dtype = buffers.packing.by_task, step_class.dtype
+    kept = {name: PLAIN[each].name for name, each in buffers.types.items()}
+    kept |= {"g": PLAIN[dtype].name, **buffers.codecs}
+    single = compute_dtype(dtype) is torch.float32
+    paired = {each.name for each in variant.kernels if single and in_pairs(each, kept)}
+    for kernel in variant.kernels:
+        if kernel.name in paired:
+            types = dict.fromkeys(buffers.types, torch.float32)
+            flags = [*PAIRED_FLAGS, *storage_flags(program, torch.float32, types)]
+            text = program.c_source + pairs_source(variant, kept)
+            library, suffix = load_kernels(text, "float32", *flags), SUFFIX
+        else:
+            flags = [*storage_flags(program, dtype, buffers.types)]
+            text = program.c_source + strips_source(variant, by_task)
+            library = load_kernels(text, str(dtype).removeprefix("torch."), *flags)
+            suffix = SUFFIX if in_strips(kernel, by_task) else ""
+        yield kernel.name, _address(getattr(library, kernel.name + suffix))
+
+
+def storage_flags(
+    program: Program, dtype: torch.dtype, types: Mapping[str, torch.dtype]
+) -> Iterator[str]:
+    """What a build for parameters of `dtype` must be told of how buffers lie in memory, by the
+    `types` of their elements: nothing of those that lie as the rule declares them."""
+    real = compute_dtype(dtype)
     declared = {state.name: state.storage for state in program.states} | {"p": "param"}
-    usual = {"compute": real, "param": step_class.dtype}
-    for name, dtype in step_class.buffers.types.items():
-        kind, storage = PLAIN[dtype].name, declared[name]
-        if dtype is not usual.get(storage) and kind != storage:
+    usual = {"compute": real, "param": dtype}
+    for name, each in types.items():
+        kind, storage = PLAIN[each].name, declared[name]
+        if each is not usual.get(storage) and kind != storage:
             spelt = re.sub(r"\W", "_", name)
-            element, widen, narrow = ELEMENTS[kind] if dtype is not real else ("real", "", "")
+            element, widen, narrow = ELEMENTS[kind] if each is not real else ("real", "", "")
             yield f"-D{spelt}_stored={element}"
             yield f"-D{spelt}_widen={widen}"
             yield f"-D{spelt}_narrow={narrow}"

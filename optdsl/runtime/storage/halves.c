@@ -3,12 +3,14 @@
  * or generated kernels).
  */
 
-/* A hash of 32 bits: 16 for each of two elements. */
-static inline unsigned scatter(unsigned x)
+/* A hash of 32 bits: 16 for each of two elements, the first of which takes the lower ones. Numbers
+ * in a row are one addition apart before they are mixed (a Weyl sequence): what is left is one
+ * product, where a hash of its own for each number would need two. */
+#define WEYL 0x9e3779b9u
+static inline unsigned scatter(unsigned x)  // of WEYL times a number
 {
-    x = (x ^ x >> 16) * 0x7feb352du;
-    x = (x ^ x >> 15) * 0x846ca68bu;
-    return x ^ x >> 16;
+    x = (x ^ (x << 6 | x >> 26) ^ (x << 17 | x >> 15)) * 0x85ebca6bu;
+    return x ^ x >> 15;
 }
 
 /* As generated kernels widen and narrow (templates/cpu/narrow.c.j2). */
@@ -54,8 +56,7 @@ static inline unsigned up_fp16(float x, unsigned random)
 }
 
 /* A parameter of 16 bits that rounds at random: `beside` is the key of this step. Tasks begin with
- * a multiple of 32 elements, of which the first half take upper halves of 16 hashes, the others
- * lower ones. */
+ * an even element. */
 #define STOCHASTIC(half) \
     LOAD(stochastic_##half) \
     { \
@@ -65,21 +66,14 @@ static inline unsigned up_fp16(float x, unsigned random)
     SAVE(stochastic_##half) \
     { \
         u16 *restrict p = (u16 *)kept + lo; \
-        const unsigned key = (unsigned)(i64)beside + (unsigned)(lo >> 1); \
-        i64 i = 0; \
-        for (; i + 32 <= n; i += 32) { \
-            unsigned words[32]; \
-            _Pragma("omp simd") for (int k = 0; k < 16; k++) { \
-                const unsigned random = scatter(key + (unsigned)(i >> 1) + k); \
-                words[k] = up_##half(x[i + k], random >> 16); \
-                words[16 + k] = up_##half(x[i + 16 + k], random & 0xffff); \
-            } \
-            for (int k = 0; k < 32; k++) p[i + k] = words[k]; \
+        const unsigned key = ((unsigned)(i64)beside + (unsigned)(lo >> 1)) * WEYL; \
+        _Pragma("omp simd") for (i64 k = 0; k < n / 2; k++) { \
+            const unsigned random = scatter(key + (unsigned)k * WEYL); \
+            p[2 * k] = up_##half(x[2 * k], random & 0xffff); \
+            p[2 * k + 1] = up_##half(x[2 * k + 1], random >> 16); \
         } \
-        for (; i < n; i++) { \
-            const unsigned random = scatter(key + (unsigned)(i >> 5 << 4) + (i & 15)); \
-            p[i] = up_##half(x[i], i & 16 ? random & 0xffff : random >> 16); \
-        } \
+        if (n & 1) \
+            p[n - 1] = up_##half(x[n - 1], scatter(key + (unsigned)(n >> 1) * WEYL) & 0xffff); \
     }
 
 /* Its float32 master; a parameter that is not that, rounded, was changed by hand. */

@@ -212,11 +212,10 @@ def _coded_lanes(place, start, end, LANES: tl.constexpr, KEPT: tl.constexpr):
 @triton.jit
 def random_bits(index, key):
     """16 random bits for each element of a tensor: rounding.random_bits."""
-    x = (((index >> 5) << 4) + (index & 15)).to(tl.uint32) + key
-    x = (x ^ (x >> 16)) * 0x7FEB352D
-    x = (x ^ (x >> 15)) * 0x846CA68B
-    x = x ^ (x >> 16)
-    return tl.where((index & 16) == 0, x >> 16, x & 0xFFFF)
+    x = ((index >> 1).to(tl.uint32) + key) * 0x9E3779B9
+    x = (x ^ ((x << 6) | (x >> 26)) ^ ((x << 17) | (x >> 15))) * 0x85EBCA6B
+    x = x ^ (x >> 15)
+    return tl.where((index & 1) == 0, x & 0xFFFF, x >> 16)
 
 
 @triton.jit
