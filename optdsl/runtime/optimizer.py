@@ -36,6 +36,7 @@ from optdsl.runtime.parameters.groups import (
     begin_host_states,
     check_found,
     check_hypers,
+    check_kinds,
     check_names,
     check_options,
     check_parameters,
@@ -238,10 +239,15 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
             model.begin()
         # A gradient scaler puts its two numbers here for the time of a step, and takes them away.
         scale, found = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
-        if self._release is None:
-            self._engine.step(scale, found, inputs, model)
-        else:
-            self._finish(self._release, inputs)
+        try:
+            if self._release is None:
+                self._engine.step(scale, found, inputs, model)
+            else:
+                self._finish(self._release, inputs)
+        except (TypeError, ValueError):
+            for group in self.param_groups:  # one that was changed since may be the cause
+                check_kinds(self.program, group)
+            raise
         return None if model is None else model.first
 
     _watched_step = torch.optim.Optimizer.profile_hook_step(_step)

@@ -52,6 +52,24 @@ def test_a_gradient_of_another_dtype_is_refused():
         ours.step()
 
 
+@pytest.mark.parametrize("wrong", ["fast", None, (0.1, 0.2)])
+def test_a_hyperparameter_that_is_no_number_any_more_is_named(wrong):
+    params = parameters(SHAPES)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    ours = Adam(params, lr=0.1)
+    ours.step()
+    before = copies(params)
+    ours.param_groups[0]["lr"] = wrong
+    with pytest.raises(
+        ValueError, match=r"Adam: lr is .*, which is not of the kind of its default"
+    ):
+        ours.step()
+    close(params, before, 0)
+    ours.param_groups[0]["lr"] = 0.1
+    ours.step()
+
+
 def test_parameters_without_memory_are_refused_when_they_are_stepped():
     p = Parameter(torch.ones(3, device="meta"))
     ours = Adam([p])

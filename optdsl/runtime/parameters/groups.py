@@ -63,15 +63,21 @@ class _Read(dict[str, Any]):
 
 
 def check_hypers(program: Program, group: Mapping[str, Any]) -> None:
+    """Raises ValueError for a hyperparameter that `check_kinds` or the rule's own `require`
+    refuses."""
+    check_kinds(program, group)
+    program.check(plain_hypers(group, [name for name, _ in program.hypers]))
+
+
+def check_kinds(program: Program, group: Mapping[str, Any]) -> None:
     """Raises ValueError for a hyperparameter that is no number (text, tuple) where its default is
-    one, or that the rule's own `require` refuses."""
+    one."""
     for name, default in program.hypers:
         if not _fits(plain(group[name]), default):
             raise ValueError(
                 f"{program.name}: {name} is {group[name]!r}, which is not of the kind of its "
                 f"default, {default!r}"
             )
-    program.check(plain_hypers(group, [name for name, _ in program.hypers]))
 
 
 def _fits(value: Any, default: Any) -> bool:
