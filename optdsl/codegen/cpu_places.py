@@ -45,7 +45,7 @@ class Places:
         self.rows = kernel.layout == "rows"
         self.buffers = {each.name: (i, each) for i, each in enumerate(variant.buffers)}
         self.stored = variant.stored
-        self.stream = len(variant.buffers) + len(variant.stored)
+        self.stream = variant.stream
         sinks = [each for phase in kernel.phases for each in (*phase.rows, *phase.partials)]
         self.written = {each.buffer for each in kernel.stores}
         roots = [each.value for each in kernel.stores] + [each.value for each in sinks]

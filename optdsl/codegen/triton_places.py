@@ -51,8 +51,7 @@ class Places:
         self.every = variant.stored
         self.stored = [name for name in variant.stored if name in touched]
         self.types = [f"{name}_type" for name in self.stored]
-        self.stream = len(variant.buffers) + len(variant.stored)
-        self.columns = self.stream + variant.draws
+        self.stream, self.columns = variant.stream, variant.columns
         self._check_order()
 
     def _check_order(self) -> None:

@@ -225,6 +225,17 @@ class Variant:
         return any(isinstance(each, KernelPass) and each.draws > 0 for each in self.passes)
 
     @property
+    def stream(self) -> int:
+        """The column of the table of pointers that kernels draw from, where they draw: behind
+        those of the buffers and of what lies beside them."""
+        return len(self.buffers) + len(self.stored)
+
+    @property
+    def columns(self) -> int:
+        """How many the table of pointers has."""
+        return self.stream + self.draws
+
+    @property
     def stored(self) -> tuple[str, ...]:
         """The buffers of which a step decides how they lie in memory: p and states of its size."""
         return tuple(
