@@ -13,6 +13,12 @@ static inline unsigned scatter(unsigned x)  // of WEYL times a number
     return x ^ x >> 15;
 }
 
+/* Asks for what lies 1 KiB ahead, as kernels do of all but strips. */
+static inline void ask(const void *at, i64 bytes)
+{
+    for (i64 i = 1024; i < 1024 + bytes; i += 64) __builtin_prefetch((const char *)at + i);
+}
+
 /* As generated kernels widen and narrow (templates/cpu/narrow.c.j2). */
 static inline float from_bf16(u16 x) { return number((unsigned)x << 16); }
 static inline unsigned to_bf16(float x)
@@ -61,6 +67,7 @@ static inline unsigned up_fp16(float x, unsigned random)
     LOAD(stochastic_##half) \
     { \
         const u16 *restrict p = (const u16 *)kept + lo; \
+        ask(p, 2 * n); \
         ELEMENTS x[i] = from_##half(p[i]); \
     } \
     SAVE(stochastic_##half) \
@@ -82,6 +89,7 @@ static inline unsigned up_fp16(float x, unsigned random)
     { \
         const u16 *restrict p = (const u16 *)kept + lo; \
         const float *restrict master = (const float *)beside + lo; \
+        ask(p, 2 * n), ask(master, 4 * n); \
         ELEMENTS x[i] = to_##half(master[i]) == p[i] ? master[i] : from_##half(p[i]); \
     } \
     SAVE(master_##half) \
@@ -96,6 +104,7 @@ static inline unsigned up_fp16(float x, unsigned random)
     LOAD(kahan_##half) \
     { \
         const u16 *restrict p = (const u16 *)kept + lo, *restrict lost = (const u16 *)beside + lo; \
+        ask(p, 2 * n), ask(lost, 2 * n); \
         ELEMENTS x[i] = from_##half(p[i]) + from_##half(lost[i]); \
     } \
     SAVE(kahan_##half) \
@@ -114,6 +123,7 @@ static inline unsigned up_fp16(float x, unsigned random)
     { \
         const u16 *restrict p = (const u16 *)kept + lo; \
         const short *restrict low = (const short *)beside + lo; \
+        ask(p, 2 * n), ask(low, 2 * n); \
         ELEMENTS x[i] = number(((unsigned)p[i] << 16) + (unsigned)(int)low[i]); \
     } \
     SAVE(split_##half) \

@@ -40,14 +40,11 @@ static inline int narrowed(const float *x, u16 *p) { return 0; }
 LOAD(pairs_bf16)
 {
     const u16 *p = (const u16 *)kept + lo;
-    if (n != 64) {
+    ask(p, 2 * n);
+    if (n != 64)
         ELEMENTS x[i] = from_bf16(p[i]);
-        return;
-    }
-    // As kernels do, it asks for what lies 1 KiB ahead.
-    __builtin_prefetch(p + 512);
-    __builtin_prefetch(p + 544);
-    PAIRS(EVEN = number(WORD(p) << 16); ODD = number(WORD(p) & 0xffff0000);)
+    else
+        PAIRS(EVEN = number(WORD(p) << 16); ODD = number(WORD(p) & 0xffff0000);)
 }
 SAVE(pairs_bf16)
 {
