@@ -34,11 +34,11 @@ from optdsl.frontend.rules import lower_rule, rule_names
 from optdsl.frontend.scope import Scope, make_scope
 from optdsl.ir.nodes import Rule
 from optdsl.ir.verify import verify_rule, verify_values
-from optdsl.passes.lay_blocks import in_rows
 from optdsl.passes.variants import Split
 from optdsl.schedule import make
 from optdsl.schedule.make import make_plan
 from optdsl.schedule.plan import Plan
+from optdsl.schedule.planes import seen_by
 from optdsl.schedule.storage import stored_as
 from optdsl.source import Source
 from optdsl.version import VERSION
@@ -143,8 +143,7 @@ def _watched(rule: Rule, observe: Observer) -> Callable[[str, object], None]:
         if checked and isinstance(result, Split):
             for variant in result.variants:
                 shared = [value for _, value in variant.contributions.values()]
-                seen = in_rows(rule, variant.blocks)
-                verify_values(seen, [*variant.outputs.values(), *shared], stage)
+                verify_values(seen_by(rule, variant), [*variant.outputs.values(), *shared], stage)
         observe(stage, rule.name, result)
 
     return watch

@@ -171,7 +171,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 def _variant(variant: Variant) -> Iterator[str]:
     yield _heading(variant.index, variant.path)
     for buffer in variant.buffers:
-        yield f"  buffer {buffer.name} {buffer.role} {buffer.domain} {buffer.storage}"
+        part = f" {buffer.text}" if buffer.entry else ""
+        yield f"  buffer {buffer.name} {buffer.role} {buffer.domain} {buffer.storage}{part}"
     for index, scalar in enumerate(variant.scalars):
         yield f"  scalar {index} = {host_text(scalar)}"
     for each in variant.passes:

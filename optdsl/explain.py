@@ -241,7 +241,7 @@ class _Variant:
 
     def _moved(self, names: Iterable[str]) -> tuple[Moved, ...]:
         buffers = [self._buffer(name) for name in dict.fromkeys(names)]
-        return tuple(Moved(b.name, self._bytes(b.domain, b.shape, self._found(b))) for b in buffers)
+        return tuple(Moved(b.text, self._bytes(b.domain, b.shape, self._found(b))) for b in buffers)
 
     def _found(self, buffer: Buffer) -> Storage:
         """As what passes find a buffer."""

@@ -71,6 +71,19 @@ def run_step(plan: Plan, variant: Variant, parameters: Sequence[Parameter]) -> N
                         parameter.buffers[name].copy_(value)
 
 
+def begins(variant: Variant, memory: dict[str, Tensor], scalars: Sequence[float]) -> list[int]:
+    """The addresses for the table of pointers; of a plane, whose memory is its own here, that of a
+    state in which it would lie there."""
+    found = []
+    for each in variant.buffers:
+        own, number = memory[each.name], 0
+        if each.entry is not None:
+            literal = each.entry.scalar is None
+            number = each.entry.number.attr("value") if literal else scalars[each.entry.scalar]
+        found.append(own.data_ptr() - int(number) * own.nbytes)
+    return found
+
+
 def owners(domain: Domain, groups: Sequence[int]) -> list[int]:
     """The parameters over which a pass of `domain` runs: the first of each group, or of all."""
     if domain is Domain.ALL:

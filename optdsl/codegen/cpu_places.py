@@ -11,7 +11,15 @@ import re
 
 from optdsl.diagnostics import InternalError
 from optdsl.ir.nodes import Value, reachable
-from optdsl.schedule.plan import Buffer, Domain, KernelPass, Plan, Reduction, Variant
+from optdsl.schedule.plan import (
+    Buffer,
+    Domain,
+    Entry,
+    KernelPass,
+    Plan,
+    Reduction,
+    Variant,
+)
 from optdsl.types import Storage
 
 C_TYPES = {
@@ -46,6 +54,7 @@ class Places:
         self.buffers = {each.name: (i, each) for i, each in enumerate(variant.buffers)}
         self.stored = variant.stored
         self.stream = variant.stream
+        self.overlapping = variant.overlapping(kernel)
         sinks = [each for phase in kernel.phases for each in (*phase.rows, *phase.partials)]
         self.written = {each.buffer for each in kernel.stores}
         roots = [each.value for each in kernel.stores] + [each.value for each in sinks]
@@ -152,7 +161,10 @@ class Places:
             start = f"pointers[{self.buffers[buffer.name][0]}]"
             if self.in_columns and buffer.domain is Domain.COL:
                 start = f"({kind} *){start} + b * cols"
-            lines.append(f"{kind} *restrict {plain(buffer.name)}_at = {start};")
+            if buffer.entry is not None:
+                start = _sum(f"({kind} *){start}", *_offset(buffer.entry))
+            alone = "" if buffer.name in self.overlapping else "restrict "
+            lines.append(f"{kind} *{alone}{plain(buffer.name)}_at = {start};")
         for slot in self.arrays:
             start = f"results + {self._array(slot)}"
             lines.append(f"const double *restrict {plain(slot)}_at = {start};")
@@ -214,7 +226,14 @@ class Places:
         ]
 
 
-def _sum(start: str, count: int, unit: str = "") -> str:
+def _offset(entry: Entry) -> tuple[int | str, str]:
+    """Where an entry of a state begins, as a number of units."""
+    if entry.scalar is None:
+        return entry.number.attr("value"), "shape[0]"
+    return f"(long long)scalars[{entry.scalar}]", "shape[0]"
+
+
+def _sum(start: str, count: int | str, unit: str = "") -> str:
     """`start + count * unit` as one would write it by hand."""
     if not count:
         return start

@@ -42,6 +42,7 @@ from optdsl.schedule.plan import (
     Plan,
     Variant,
     domain_of,
+    is_known,
 )
 from optdsl.types import DType, Instances, Place
 
@@ -70,7 +71,7 @@ SHARED = ("linalg", "order")
 """Modules of optdsl that library passes call."""
 PROGRAM_NAMES = (
     *("Evaluation", "Input", "Join", "Kernel", "Library", "Program", "Prologue", "Reduction"),
-    *("State", "Temp", "Variant", "require"),
+    *("Plane", "State", "Temp", "Variant", "require"),
 )
 
 
@@ -218,7 +219,7 @@ def _program(plan: Plan, host: Host, prologues: Prologues) -> Call:
         states=tuple_of([_state(each, rule.view, nonnegative) for each in rule.states]),
         slots=_pairs([(slot, str(domain)) for slot, domain in plan.slots.items()]),
         reads=Call("frozenset", [("", data(tuple(sorted(host.reads))))]),
-        variants=tuple_of([_variant(each, host, prologues) for each in plan.variants]),
+        variants=tuple_of([_variant(rule, each, host, prologues) for each in plan.variants]),
         decide="decide",
         check="check",
         fill="fill",
@@ -313,7 +314,7 @@ def _state(state: StateDecl, view: str, nonnegative: Collection[str]) -> Call:
     )
 
 
-def _variant(variant: Variant, host: Host, prologues: Prologues) -> Call:
+def _variant(rule: Rule, variant: Variant, host: Host, prologues: Prologues) -> Call:
     kernels = [_kernel(each) for each in variant.passes if isinstance(each, KernelPass)]
     libraries = [_library(each) for each in variant.passes if isinstance(each, LibraryPass)]
     models = [
@@ -335,6 +336,18 @@ def _variant(variant: Variant, host: Host, prologues: Prologues) -> Call:
         for e in variant.buffers
         if e.role == "temp"
     ]
+    sizes = {each.name: each.type.shape.dims[0] for each in rule.states}
+    planes = [
+        call(
+            "Plane",
+            name=literal(name),
+            state=literal(entry.state),
+            entry=literal(entry.number.attr("value") if entry.scalar is None else 0),
+            scalar=literal(entry.scalar),
+            known=literal(is_known(entry.number, sizes[entry.state])),
+        )
+        for name, entry in variant.planes
+    ]
     return call(
         "Variant",
         buffers=data(tuple(each.name for each in variant.buffers)),
@@ -347,6 +360,7 @@ def _variant(variant: Variant, host: Host, prologues: Prologues) -> Call:
         **({"joins": tuple_of(joins)} if joins else {}),
         stored=data(variant.stored),
         **({} if variant.blocks is None else {"blocks": literal(variant.blocks)}),
+        **({"planes": tuple_of(planes)} if planes else {}),
         prologue=prologues.call(variant),
     )
 

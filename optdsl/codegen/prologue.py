@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from optdsl.codegen.body import bare, place_of
+from optdsl.codegen.body import bare, place, place_of
 from optdsl.codegen.host import Host
 from optdsl.codegen.literals import Call, call, literal, tuple_of
 from optdsl.codegen.script import Script, Text
@@ -25,7 +25,7 @@ from optdsl.diagnostics import InternalError
 from optdsl.ir.fold import host_text
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
-from optdsl.schedule.plan import Decision, LibraryPass, Plan, Variant
+from optdsl.schedule.plan import Decision, LibraryPass, Plan, Variant, is_known
 from optdsl.types import DType
 
 COLUMNS = ("hyper", "attribute", "size", "first", "name_matches")
@@ -101,6 +101,11 @@ def _hosted(plan: Plan) -> Iterator[str]:
             yield "the model is evaluated in the middle of it"
         for join in variant.joins:
             yield f"`{join.part}` of all parameters is put together by the host"
+        for _, entry in variant.planes:
+            state = plan.rule.state(entry.state)
+            if not is_known(entry.number, state.type.shape.dims[0]):
+                where = f" ({place(state.span)})" if state.span else ""
+                yield f"the host tests whether there is `{entry.text}`{where}"
         for root in variant.scalars:
             if any(v.type.dtype is DType.STRING or v.op == "loop" for v in reachable([root])):
                 yield _said(root, "a number depends on text or on a loop")

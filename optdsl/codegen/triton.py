@@ -9,7 +9,8 @@ tables that runtime/program.py describes; one program works one task. Its other 
     BLOCK     columns of a block (layout rows), or not less than the elements of any task (flat)
     ROWS      rows of a tile: a power of two, not less than the rows of any task
     WHOLE     what is worked as a whole (flat): elements of an access of 128 bits, blocks of codes
-    ALIGNED   every pointer is a multiple of 16 bytes and, in layout rows, cols one of 16
+    ALIGNED   every pointer is a multiple of 16 bytes and, in layout rows, cols one of 16; numel,
+              too, where entries of a state have pointers of their own
 
 Relies on: body.py for the lines, triton_places.py for addresses, templates/triton/ for the frames.
 Does not do: launching and block sizes (runtime/triton/launch.py), host functions (host.py).
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from optdsl.codegen.body import (
@@ -107,7 +108,7 @@ def _flat(
 ) -> str:
     """A function for one block of elements, and the kernel that calls it for a task's whole blocks
     and for its tail."""
-    element = [*map(spelt, phase.element), *(_store(places, sink) for sink in phase.stores)]
+    element = [*map(spelt, phase.element), *_stores(places, phase.stores)]
     for sink in phase.partials:
         element.append(_commented(f"{_slot(sink)}_part = {_masked(sink, 'mask')}", sink))
     # The numbers of a group may be worked out of those of the run, which are read where they lie.
@@ -214,8 +215,8 @@ def _phase(places: Places, phase: PhaseLines, offsets: dict[str, str]) -> _Part:
             loop.append(_commented(total.plus(_masked(sink, "mask")), sink))
             if sink in phase.partials:
                 after.append(f"tl.store({total.target}, {total.closed(f'{total.slot}_acc')})")
-    for sink in phase.stores:
-        (before if sink.level == "row" else loop).append(_store(places, sink))
+    before += _stores(places, [sink for sink in phase.stores if sink.level == "row"])
+    loop += _stores(places, [sink for sink in phase.stores if sink.level != "row"])
     return _Part(before, [*map(spelt, phase.element), *loop] if loop else [], after)
 
 
@@ -242,6 +243,11 @@ def _start(places: Places, variant: Variant, task: list[str], later: Sequence[st
     for name, column in SIZES.items():
         if _mentions([*read, *matrix], name) and not (places.tiled and name == "cols"):
             lines.append(f"{name} = tl.load({plus('shape', column)})")
+    if any(places.buffers[each].entry for each in places.used) and _mentions(pointers, "numel"):
+        lines += [
+            "if ALIGNED:",
+            "    numel = tl.multiple_of(numel, 16)  # entries lie side by side",
+        ]
     if _mentions(read, "scalars"):
         lines.append(f"scalars += tl.load(shape + 4) * {len(variant.scalars)}")
     if places.kernel.reductions:
@@ -249,9 +255,14 @@ def _start(places: Places, variant: Variant, task: list[str], later: Sequence[st
     return [*lines, *matrix, *pointers, *task]
 
 
-def _store(places: Places, sink: Sink) -> str:
-    assert isinstance(sink.what, Store)
-    return _commented(places.store(sink.what.buffer, _value(sink)), sink)
+def _stores(places: Places, sinks: Sequence[Sink]) -> Iterator[str]:
+    """Lines that write; where that may be what other lanes read from elsewhere, behind them all."""
+    names = {sink.what.buffer for sink in sinks if isinstance(sink.what, Store)}
+    if not names.isdisjoint(places.overlapping):
+        yield "tl.debug_barrier()  # one entry of a state may be another"
+    for sink in sinks:
+        assert isinstance(sink.what, Store)
+        yield _commented(places.store(sink.what.buffer, _value(sink)), sink)
 
 
 def _masked(sink: Sink, mask: str) -> str:

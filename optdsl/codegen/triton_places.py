@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from optdsl.diagnostics import InternalError
 from optdsl.ir.nodes import Value, reachable
-from optdsl.schedule.plan import Domain, KernelPass, Phase, Plan, Reduction, Variant
+from optdsl.schedule.plan import Domain, Entry, KernelPass, Phase, Plan, Reduction, Variant
 from optdsl.types import DType, Storage
 
 SIZES = {"numel": 0, "rows": 1, "cols": 2, "batch": 3}
@@ -49,6 +49,7 @@ class Places:
         self.used = [name for name in self.buffers if name in touched]
         self.results = {each.attr("slot") for each in leaves if each.op == "result"}
         self.every = variant.stored
+        self.overlapping = variant.overlapping(kernel)
         self.stored = [name for name in variant.stored if name in touched]
         self.types = [f"{name}_type" for name in self.stored]
         self.stream, self.columns = variant.stream, variant.columns
@@ -175,7 +176,8 @@ class Places:
                 # A class is aligned where its full buffers are; rows' and columns' may not be.
                 aligned = "ALIGNED" if buffer.domain is Domain.FULL else "False"
                 pointer = f"element_pointer({address}, {element}, {aligned})"
-                yield f"{name}_ptr = {pointer}{self._origin(buffer.domain)}"
+                entry = _offset(buffer.entry) if buffer.entry else ""
+                yield f"{name}_ptr = {pointer}{entry}{self._origin(buffer.domain)}"
         for slot, domain in self.slots.items():
             if slot in self.results and self.lanes(domain) is not None:
                 yield f"{slot}_ptr = {self._result_at(slot)}"
@@ -226,6 +228,14 @@ def size(name: str) -> str:
     if name in ("short", "long"):
         return f"tl.{'minimum' if name == 'short' else 'maximum'}(rows, cols).to(REAL)"
     raise InternalError("codegen.triton", f"the size {name} is not in the shapes table")
+
+
+def _offset(entry: Entry) -> str:
+    """What is added for an entry of a state; nothing for the first."""
+    if entry.scalar is not None:
+        return f" + tl.load({plus('scalars', entry.scalar)}).to(tl.int64) * numel"
+    number = entry.number.attr("value")
+    return f" + {times(number, 'numel')}" if number else ""
 
 
 def plus(base: str, number: int) -> str:

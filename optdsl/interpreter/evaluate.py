@@ -208,14 +208,22 @@ class Evaluation(Leaves):
         return tensor.expand(self.shape(value.type.shape, i))
 
     def _op_index(self, value: Value, i: int) -> Tensor:
-        tensor, number = self.tensor(value.args[0], i), self._entry(value, i)
-        entry = tensor[number]
+        return self.taken(value, self.tensor(value.args[0], i), i)
+
+    def taken(self, value: Value, base: Tensor, i: int) -> Tensor:
+        """The entry of `base` that an index names."""
+        entry = base[self._entry(value, i)]
         return entry if value.args[0].type.shape.lead else entry.unsqueeze(-1)
 
     def _op_put_index(self, value: Value, i: int) -> Tensor:
-        base, entry = self.tensor(value.args[0], i).clone(), self.tensor(value.args[2], i)
-        base[self._entry(value, i)] = entry if value.args[0].type.shape.lead else entry.squeeze(-1)
-        return base
+        base, _, entry = value.args
+        return self.replaced(value, self.tensor(base, i), self.tensor(entry, i), i)
+
+    def replaced(self, value: Value, base: Tensor, entry: Tensor, i: int) -> Tensor:
+        """A copy of `base` with the entry that an index names replaced."""
+        found = base.clone()
+        found[self._entry(value, i)] = entry if value.args[0].type.shape.lead else entry.squeeze(-1)
+        return found
 
     def _entry(self, value: Value, i: int) -> int:
         number, size = self.get(value.args[1], i), self.tensor(value.args[0], i).shape[0]

@@ -124,10 +124,19 @@ class InputDecl:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """The entry `entry`, a host number, of the first axis of `state`."""
+
+    state: str
+    entry: Value
+
+
+@dataclass(frozen=True)
 class StateDecl:
     """A state. `initial` is a host value (filled when created), or None where the rule itself
     chooses the first value by `first(name)`. `key` is its name in `state_dict()`. `birth` is
-    the name of the state that stands for all that are created at the same place."""
+    the name of the state that stands for all that are created at the same place. `plane` is given
+    of a plane that the schedule takes for a state of its own (schedule/planes.py)."""
 
     name: str
     key: str
@@ -137,6 +146,7 @@ class StateDecl:
     birth: str
     scope: Scope = ()
     span: Span | None = None
+    plane: Plane | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from optdsl.diagnostics import CompileError, Diagnostic, Label
 from optdsl.ir.coupling import EVALUATIONS, changing, couples, in_loops
 from optdsl.ir.fold import is_const
-from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable, scope_of
+from optdsl.ir.nodes import LoopBody, Rule, StateDecl, Value, operands, reachable, scope_of
 from optdsl.ir.rewrite import rebuild
 from optdsl.ops import OPS, Kind
 from optdsl.types import Dim
@@ -33,13 +33,15 @@ class Straight:
     """One variant. `contributions` are the operands of the shared reductions, and the points of the
     evaluations of the model, that its parameters take part in, by slot, with the op. Where rows are
     blocks of consecutive elements, `blocks` are their number and length, and `twin_of` the variant
-    that computes the same with the library (see lay_blocks.py)."""
+    that computes the same with the library (see lay_blocks.py). `planes` are entries of states that
+    its values have for states of their own."""
 
     path: tuple[tuple[Value, bool], ...]
     outputs: dict[str, Value]
     contributions: dict[str, tuple[str, Value]]
     blocks: tuple[Dim, Dim] | None = None
     twin_of: int | None = None
+    planes: tuple[StateDecl, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from optdsl.runtime.stages.joins import join
 from optdsl.runtime.stages.lockstep import run_batches
 from optdsl.runtime.stages.plan import DevicePlan, Order, StepClass
 from optdsl.runtime.states.checkpoint import Loaded
-from optdsl.runtime.states.decisions import INACTIVE, count, decide
+from optdsl.runtime.states.decisions import INACTIVE, check_entries, count, decide
 from optdsl.runtime.states.holdings import Group, Holdings, describe
 from optdsl.runtime.states.modes import evaluation
 from optdsl.runtime.storage.choice import Choice
@@ -261,6 +261,8 @@ class Engine:
         if self._interpreted:
             self._run_reference(cohorts, decisions, hypers, gradients, model)
             return
+        if self.program.tests_entries:
+            check_entries(self.program, cohorts, decisions, hypers, self._holdings)
         for plan in self._find(cohorts, decisions, hypers, gradients):
             assert plan.runner is not None
             addresses = set_addresses(plan, gradients)

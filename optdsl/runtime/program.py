@@ -6,9 +6,10 @@ standard library. Does not do: the step (engine.py), any target's call (cpu/, tr
 Tables of a class (a variant x device x dtypes x alignment), int64 unless said otherwise:
 
     pointers  [tensors, K+C] address of each of the variant's buffers, in the order of
-                             `Variant.buffers`; then, in the order of `Variant.stored`, of what lies
-                             beside a buffer's elements (see storage/), 0 where nothing does;
-                             in one column more, where kernels draw, what from (randomness.stream)
+                             `Variant.buffers`, of a plane that of its state; then, in the order
+                             of `Variant.stored`, of what lies beside a buffer's elements (see
+                             storage/), 0 where nothing does; in one column more, where kernels
+                             draw, what from (randomness.stream)
     shapes    [tensors, 8]   numel, rows, cols, batch, scalar row, offset of the tensor's TENSOR
                              results, of its GROUP results, of its MATRIX and COL results
     tasks     [tasks, 4]     tensor, lo, hi, offset into partials
@@ -36,8 +37,9 @@ Tables of a class (a variant x device x dtypes x alignment), int64 unless said o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 TABLE_VERSION = 3
@@ -167,11 +169,28 @@ class Join:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """The buffer `name` is an entry of the first axis of `state`: that whose number stands in the
+    scalar row at `scalar`, or where that is None `entry`. Where `known`, there always is one."""
+
+    name: str
+    state: str
+    entry: int
+    scalar: int | None
+    known: bool
+
+    def of(self, row: Sequence[float]) -> float:
+        """The number of the entry, by the scalar row."""
+        return self.entry if self.scalar is None else row[self.scalar]
+
+
+@dataclass(frozen=True)
 class Variant:
     """`scalars(h, e)` gives the scalar row of a group `h` and an environment `e`. One of its
     numbers is `e.g_scale`, by which kernels multiply each gradient that they load. `stored` names
     the buffers whose storage a class may choose: p and the states of its size. Rows are those of a
-    parameter's matrix view, or where `blocks` gives a size so many consecutive elements each."""
+    parameter's matrix view, or where `blocks` gives a size so many consecutive elements each.
+    `planes` are the buffers that are a part of a state, whose address stands in their columns."""
 
     buffers: tuple[str, ...]
     kernels: tuple[Kernel, ...]
@@ -184,6 +203,7 @@ class Variant:
     stored: tuple[str, ...] = ()
     prologue: Prologue | None = None
     blocks: int | str | None = None
+    planes: tuple[Plane, ...] = ()
 
     @property
     def draws(self) -> bool:
@@ -257,6 +277,11 @@ class Program:
         """The entries of a group that host functions read as numbers."""
         kept = (key for _, key in self.host_states)
         return (*(name for name, _ in self.hypers), *kept)
+
+    @cached_property
+    def tests_entries(self) -> bool:
+        """Whether a step may go to an entry of a state that there is not."""
+        return any(not plane.known for variant in self.variants for plane in variant.planes)
 
     @property
     def needs_own_evaluation(self) -> bool:

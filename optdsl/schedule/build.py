@@ -17,13 +17,13 @@ from optdsl.ir.coupling import EVALUATIONS, couples, device_operands
 from optdsl.ir.fold import is_const
 from optdsl.ir.nodes import LoopBody, Rule, Value, operands, reachable
 from optdsl.ops import OPS, Kind
-from optdsl.passes.algebra import is_size
 from optdsl.schedule.drawn import drawn_from
 from optdsl.schedule.levels import SMALL, Levelled, closes_in_row
 from optdsl.schedule.needs import Needs, Sink
 from optdsl.schedule.plan import (
     Buffer,
     Domain,
+    Entry,
     Join,
     KernelPass,
     LibraryPass,
@@ -35,6 +35,7 @@ from optdsl.schedule.plan import (
     Variant,
     domain_of,
 )
+from optdsl.schedule.scalars import ScalarTable
 from optdsl.schedule.search import Choice
 from optdsl.types import DType, Instances, Place, Shape, Storage, Type
 
@@ -56,9 +57,11 @@ class VariantBuilder:
     slots: dict[str, Domain]
     temps: dict[Value, str] = field(default_factory=dict)
     stored_as: dict[Value, str] = field(default_factory=dict)
-    scalars: list[Value] = field(default_factory=list)
     used: dict[str, Buffer] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scalars = ScalarTable(self.rule.builder)
 
     def domain(self, value: Value) -> Domain:
         return domain_of(value.type, self.rule.view)
@@ -78,13 +81,14 @@ class VariantBuilder:
         passes.extend(self._small_stores(last))
         passes.extend(self._reports(last))
         between = self._between()
-        states = tuple(s.name for s in self.rule.states if s.name in self.used)
+        touched = {each.entry.state if each.entry else each.name for each in self.used.values()}
+        states = tuple(s.name for s in self.rule.states if s.name in touched and s.plane is None)
         return Variant(
             self.index,
             self.path,
             self._buffers(),
             tuple(passes),
-            tuple(self.scalars),
+            tuple(self.scalars.values),
             states,
             *between,
         )
@@ -141,15 +145,21 @@ class VariantBuilder:
             return name
         shape = value.type.shape.dims
         domain, storage, role = self.domain(value), Storage.COMPUTE, "temp"
+        entry: Entry | None = None
         if name in ("p", "g"):
             role, storage = ("param" if name == "p" else "grad"), Storage.PARAM
         elif any(state.name == name for state in self.rule.states):
             state = self.rule.state(name)
             role, storage, shape = "state", state.storage, state.type.shape.dims
             domain = domain_of(state.type, self.rule.view)
+            if state.plane is not None:
+                role = "plane"
+                number = state.plane.entry
+                place = None if is_const(number) else self.scalars.place(number)
+                entry = Entry(state.plane.state, number, place)
         elif any(each.name == name for each in self.rule.inputs):
             role = "input"
-        self.used[name] = Buffer(name, role, domain, storage, shape)
+        self.used[name] = Buffer(name, role, domain, storage, shape, entry)
         return name
 
     # ------------------------------------------------------------ values over plan leaves
@@ -165,31 +175,10 @@ class VariantBuilder:
         """The gradient as the rule sees it: `maximize` and a gradient scaler cost a product of what
         is in a register already, which is exact where the factor is 1."""
         type_ = Type(Instances.GROUP, Shape(), Place.HOST, DType.REAL)
-        factor = self.host(self.rule.builder.make("g_scale", (), type_))
+        factor = self.scalars.leaf(self.rule.builder.make("g_scale", (), type_))
         made = self.rule.builder.make("mul", (load, factor), load.type, load.span)
         made.name = "g"
         return made
-
-    def host(self, value: Value) -> Value:
-        """A host value as literals, sizes, counters of loops, and numbers of the scalar table."""
-        if is_const(value) or is_size(value) or value.op == "loop_arg":
-            return value
-        if any(each.op == "loop_arg" for each in reachable([value], into_loops=False)):
-            args = tuple(map(self.host, value.args))  # worked out anew in each pass of the loop
-            return self.rule.builder.make(
-                value.op, args, value.type, value.span, **dict(value.attrs)
-            )
-        if value not in self.scalars:
-            self.scalars.append(value)
-        type_ = value.type.with_(place=Place.HOST, dtype=DType.REAL)
-        scalar = self.rule.builder.make(
-            "scalar", (), type_, value.span, index=self.scalars.index(value), of=value.id
-        )
-        scalar.name = scalar.name or value.name or _leaf_name(value)
-        if value.type.dtype is not DType.BOOL:
-            return scalar
-        zero = self.rule.builder.const(0.0)
-        return self.rule.builder.make("ne", (scalar, zero), value.type, value.span)
 
     def over_leaves(self, value: Value, known: dict[Value, Value]) -> Value:
         """`value` over plan leaves; `known` holds what is loaded or computed already."""
@@ -207,7 +196,7 @@ class VariantBuilder:
 
     def _over_leaf(self, value: Value, known: dict[Value, Value]) -> Value:
         if not value.type.on_device:
-            return self.host(value)
+            return self.scalars.leaf(value)
         if value.op in (*LEAVES, "state", "input", "evaluated"):
             return self.leaf(value, self._buffer_of(value))
         if value.op == "result":
@@ -217,7 +206,7 @@ class VariantBuilder:
             return self._loop(value, known)
         args = tuple(known[arg] for arg in device_operands(value))
         if OPS[value.op].kind is Kind.RANDOM and value not in self.variant.library:
-            args = drawn_from(self.rule.builder, value, self.scalars)
+            args = drawn_from(value, self.scalars)
         attrs = dict(value.attrs)
         if couples(value):
             attrs["scope"] = ()  # who runs this pass executes the statement
@@ -433,16 +422,6 @@ class VariantBuilder:
 
     def _is_outside(self, value: Value) -> bool:
         return not any(each.op == "loop_arg" for each in reachable([value]))
-
-
-def _leaf_name(value: Value) -> str | None:
-    if value.op == "g_scale":
-        return value.op
-    if value.op == "host_state":
-        return str(value.attr("name"))
-    if value.op == "hyper":
-        return "_".join([value.attr("name"), *map(str, value.attr("index"))])
-    return None
 
 
 def report_buffer(name: str) -> str:

@@ -3,6 +3,7 @@
     split_variants   one straight-line rule for each way the host conditions fall
     lay_blocks       blocks of consecutive elements as rows, where they divide a parameter
     add_evaluation   the value for evaluation as variants of their own
+    lay_planes       entries of a state that the host knows by number as states of p's size
     one_update       p's updates as one subtraction, rounded once
     pull_factors     sums freed of the factors that they need not wait for
     hoist_scalars    products with host numbers gathered
@@ -27,13 +28,14 @@ from optdsl.ir.rewrite import rebuild
 from optdsl.ops import OPS, Kind
 from optdsl.passes.add_evaluation import add_evaluation
 from optdsl.passes.hoist_scalars import hoist_scalars
-from optdsl.passes.lay_blocks import in_rows, lay_blocks
+from optdsl.passes.lay_blocks import lay_blocks
 from optdsl.passes.one_update import one_update
 from optdsl.passes.pull_factors import pull_factors
 from optdsl.passes.variants import STATISTICS, Branch, Straight, split_variants
 from optdsl.schedule.build import VariantBuilder
 from optdsl.schedule.levels import Levelled, find_levels
 from optdsl.schedule.plan import Decision, Domain, Plan, Variant, domain_of
+from optdsl.schedule.planes import lay_planes, seen_by
 from optdsl.schedule.search import choose_passes
 from optdsl.types import Instances
 
@@ -42,6 +44,7 @@ PASSES = (
     "split_variants",
     "lay_blocks",
     "add_evaluation",
+    "lay_planes",
     "one_update",
     "pull_factors",
     "hoist_scalars",
@@ -61,6 +64,8 @@ def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan
     observe("lay_blocks", split)
     add_evaluation(rule, split)
     observe("add_evaluation", split)
+    lay_planes(rule, split)
+    observe("lay_planes", split)
     for variant in split.variants:
         if "p" in variant.outputs:
             variant.outputs["p"] = one_update(rule.builder, variant.outputs["p"])
@@ -72,7 +77,7 @@ def make_plan(rule: Rule, observe: Observer = lambda name, result: None) -> Plan
     levelled = find_levels(rule.builder, split.variants, rule.view)
     observe("find_levels", levelled)
     _check_levels(rule, levelled)
-    seen = [in_rows(rule, each.blocks) for each in split.variants]
+    seen = [seen_by(rule, each) for each in split.variants]
     chosen = [choose_passes(own, each) for own, each in zip(seen, levelled, strict=True)]
     observe("choose_passes", [choice for _, choice in chosen])
     slots: dict[str, Domain] = {}

@@ -14,7 +14,7 @@ from optdsl.ir.nodes import Rule, Value, operands, reachable
 from optdsl.ops import OPS
 from optdsl.passes.variants import STATISTICS
 from optdsl.schedule.levels import SMALL, WIDE, Levelled
-from optdsl.schedule.plan import Domain, domain_of
+from optdsl.schedule.plan import Domain, are_apart, domain_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,21 @@ class Needs:
 
     def domain(self, value: Value) -> Domain:
         return domain_of(value.type, self.view)
+
+    @cached_property
+    def rivals(self) -> dict[str, frozenset[str]]:
+        """By state, and for p: what may lie where it lies. Of planes of one state that is known in
+        each step only, unless their numbers are literals."""
+        planes = {each.name: each.plane for each in self.rule.states if each.plane is not None}
+        alone = {name: frozenset([name]) for name in ("p", *(s.name for s in self.rule.states))}
+        return alone | {
+            name: frozenset(
+                other
+                for other, its in planes.items()
+                if its.state == own.state and not are_apart(its.entry, own.entry)
+            )
+            for name, own in planes.items()
+        }
 
     @cached_property
     def users(self) -> dict[Value, list[Value]]:
@@ -115,10 +130,10 @@ class Needs:
         """Whether a value lies in memory unchanged for as long as library passes read it."""
         if value.op != "state":
             return value.op in ("input", "evaluated")
-        level = self.variant.level
-        new = self.variant.outputs.get(value.attr("name"))
+        level, outputs = self.variant.level, self.variant.outputs
+        new = [outputs[each] for each in self.rivals[value.attr("name")] if each in outputs]
         last = max((level[user] for user in self.readers(value)), default=0)
-        return new is None or new is value or level[new] >= last
+        return all(each is value or level[each] >= last for each in new)
 
     @cached_property
     def sinks(self) -> list[Sink]:
@@ -153,12 +168,13 @@ class Needs:
     def _read_until(self) -> dict[str, int]:
         """The first stage in which p, or a state, may be overwritten, if the library reads it."""
         free: dict[str, int] = {}
+        library = self.variant.library
         for value in self.variant.level:
             if value.op in ("param", "state"):
                 name = "p" if value.op == "param" else str(value.attr("name"))
-                for user in self.readers(value):
-                    if user in self.variant.library:
-                        free[name] = max(free.get(name, 0), self.variant.level[user] + 1)
+                read = [self.variant.level[u] for u in self.readers(value) if u in library]
+                for each in self.rivals[name]:
+                    free[each] = max([free.get(each, 0), *(level + 1 for level in read)])
         return free
 
     def _stored_wide(self, name: str, value: Value) -> bool:

@@ -25,8 +25,9 @@ from enum import StrEnum
 from functools import cache
 
 from optdsl.ir.coupling import EVALUATIONS, couples
+from optdsl.ir.fold import host_text, is_const
 from optdsl.ir.nodes import Rule, Value, reachable
-from optdsl.types import BATCH, Dim, Instances, Storage, Type
+from optdsl.types import BATCH, Dim, DType, Instances, Storage, Type
 
 
 class Domain(StrEnum):
@@ -71,16 +72,60 @@ def is_gradient(value: Value) -> bool:
     )
 
 
+def are_apart(one: Value, other: Value) -> bool:
+    """Whether two numbers of entries of a state are known to be different ones."""
+    return is_const(one) and is_const(other) and one.attr("value") != other.attr("value")
+
+
+COUNTING = frozenset({"add", "sub", "mul", "neg", "const", "t", "steps"})
+
+
+def is_known(number: Value, size: Dim) -> bool:
+    """Whether an axis of `size` has an entry of that number in every step: that of a literal, or
+    what counts steps, modulo no more than there are."""
+    if not isinstance(size, int):
+        return False
+    if is_const(number):
+        return 0 <= int(number.attr("value")) < size
+    if number.op != "mod" or not is_const(number.args[1]):
+        return False
+    counts = reachable(number.args[:1])
+    whole = all(v.op in COUNTING and v.type.dtype is DType.INT for v in counts)
+    return whole and 0 < number.args[1].attr("value") <= size
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Which entry of the first axis of `state`, by its `number`: a literal, or what stands in the
+    scalar table at `scalar`."""
+
+    state: str
+    number: Value
+    scalar: int | None
+
+    @property
+    def text(self) -> str:
+        """As a rule writes it."""
+        return f"{self.state}[{host_text(self.number)}]"
+
+
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of a parameter. `role` is param, grad, state, input or temp. A temp that a library
-    pass reads or writes lies in a batch of its shape. `storage` is how an element is stored."""
+    """Memory of a parameter. `role` is param, grad, state, plane, input or temp. A temp that a
+    library pass reads or writes lies in a batch of its shape. A plane is a part of a state, its
+    `entry`. `storage` is how an element is stored."""
 
     name: str
     role: str
     domain: Domain
     storage: Storage
     shape: tuple[int | str, ...] = ()
+    entry: Entry | None = None
+
+    @property
+    def text(self) -> str:
+        """Its name, of a plane as a rule writes it."""
+        return self.entry.text if self.entry else self.name
 
 
 @dataclass(frozen=True)
@@ -135,9 +180,13 @@ class KernelPass:
     @property
     def draws(self) -> int:
         """How many random numbers it draws for each element."""
-        roots = [each.value for each in self.stores]
-        roots += [each.value for p in self.phases for each in (*p.rows, *p.partials)]
-        return sum(value.op == "draw_key" for value in reachable(roots))
+        return sum(value.op == "draw_key" for value in reachable(self.roots))
+
+    @property
+    def roots(self) -> list[Value]:
+        """All that it works out."""
+        reduced = [each.value for p in self.phases for each in (*p.rows, *p.partials)]
+        return [*(each.value for each in self.stores), *reduced]
 
 
 @dataclass(frozen=True)
@@ -212,6 +261,25 @@ class Variant:
     joins: tuple[Join, ...] = ()
     notes: tuple[str, ...] = ()
     blocks: Dim | None = None
+
+    @property
+    def planes(self) -> list[tuple[str, Entry]]:
+        """The buffers that are entries of states."""
+        return [(each.name, each.entry) for each in self.buffers if each.entry is not None]
+
+    def overlapping(self, kernel: KernelPass) -> frozenset[str]:
+        """The planes that `kernel` touches which may lie where another one does, one of which it
+        writes: whatever it reads of an element, it reads before."""
+        written = {each.buffer for each in kernel.stores}
+        loads = {v.attr("buffer") for v in reachable(kernel.roots) if v.op == "load"}
+        planes = [(name, entry) for name, entry in self.planes if name in written | loads]
+        return frozenset(
+            one
+            for one, its in planes
+            for other, entry in planes
+            if one != other and its.state == entry.state
+            if not are_apart(its.number, entry.number) and not written.isdisjoint((one, other))
+        )
 
     @property
     def evaluates(self) -> bool:

@@ -252,7 +252,8 @@ class Search:
     ) -> dict[Value, float]:
         """What lies in memory of `cone` when the pass of stage `number` begins, with the bytes of
         loading it."""
-        gone = {sink.name for sink in done if sink.kind == "store"}
+        stored = [sink.name for sink in done if sink.kind == "store"]
+        gone = {each for name in stored for each in self.needs.rivals[name]}
         resident = {
             value: bytes_
             for value, (name, since, bytes_) in self._lying.items()

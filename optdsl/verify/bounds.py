@@ -258,12 +258,18 @@ class Bounds(SlotRun):
 
     def _op_full(self, value: Value, i: int) -> Any:
         operand, sizes = value.args[0], self.shape(value.type.shape, i)
-        near = self.near(operand, i)
-        parts = (
-            self.aligned(each, operand.type.shape, value.type.shape.lead).expand(sizes)
-            for each in (near.value, near.error)
-        )
-        return Near(*parts)
+        near, lead = self.near(operand, i), value.type.shape.lead
+        pair = (self.aligned(e, operand.type.shape, lead) for e in (near.value, near.error))
+        return Near(*(each.expand(sizes) for each in pair))
+
+    def _op_index(self, value: Value, i: int) -> Any:
+        near = self.near(value.args[0], i)
+        return Near(*(self.taken(value, each, i) for each in (near.value, near.error)))
+
+    def _op_put_index(self, value: Value, i: int) -> Any:
+        base, entry = (self.near(each, i) for each in value.args[::2])
+        error = self.replaced(value, base.error, entry.error, i)
+        return Near(self.replaced(value, base.value, entry.value, i), error)
 
     def _reduced(self, value: Value, i: int) -> Any:
         operand, near = value.args[0], self.near(value.args[0], i)

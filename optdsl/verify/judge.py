@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from optdsl.runtime.states.transfer import loaded
 from optdsl.runtime.storage.codecs import Codec
 from optdsl.schedule.levels import library_values
 from optdsl.schedule.plan import Decision, Plan
+from optdsl.schedule.planes import in_wholes
 from optdsl.types import Instances
 from optdsl.verify.bounds import FLOAT64, SAMPLES, Bounds, Near, Perturbed, SlotRun, Values
 from optdsl.verify.formats import coding, compute_format, distance, rounding, ulp
@@ -37,6 +39,8 @@ LOOSE, ROUNDINGS = 0.5, 64
 """A bound is loose if it is more than this share of the largest change in the tensor and this
 many roundings of its largest number: after a comparison that may fall either way, say."""
 
+MOVED = frozenset({"index", "put_index"})
+"""What the library does to entries changes no number, so that their own bounds hold."""
 TOLD = 1024
 """Elements whose bound has more ulps are differences of nearly equal numbers, whose ulps say
 nothing of the target; the bound judges them, too."""
@@ -140,11 +144,17 @@ class Judge:
         # A twin over blocks computes what its variant does, on another view of the same numbers.
         twins = [self.variants[index].twin_of for index in chosen]
         chosen = [i if twin is None else twin for i, twin in zip(chosen, twins, strict=True)]
-        planned = self._bounds(members, Values(self.variants, chosen))
+        planned = self._bounds(members, Values(self._wholes, chosen))
         return Expected(members, exact, (planned, as_written) if both else (planned,))
 
+    @cached_property
+    def _wholes(self) -> list[Straight]:
+        """The variants over states as the interpreter knows them."""
+        return [in_wholes(self.rule, each) for each in self.variants]
+
     def _bounds(self, members: list[Member], values: Values) -> Bounds:
-        library = library_values(values.roots, self.rule.view)
+        found = library_values(values.roots, self.rule.view)
+        library = frozenset(value for value in found if value.op not in MOVED)
         common = (self.rule, members, torch.float64, self.model)
         dtype = self.outcome.dtype
         samples = [

@@ -23,7 +23,7 @@ from optdsl.runtime.native import load_kernels
 from optdsl.runtime.program import require
 from optdsl.schedule.plan import Domain, KernelPass, LibraryPass, Plan, Variant
 from optdsl.types import Storage
-from tests.evaluation import STREAM, Parameter, owners
+from tests.evaluation import STREAM, Parameter, begins, owners
 
 FOLD = {"sum": np.add, "max_of": np.maximum, "min_of": np.minimum}
 
@@ -162,7 +162,7 @@ class NativeStep:
             sizes = parameter.sizes
             shape = [sizes[name] for name in ("numel", "rows", "cols", "batch")]
             row = np.array([*shape, 0, *layout.offsets[index]], np.int64)
-            addresses = [memory[index][each.name].data_ptr() for each in self.variant.buffers]
+            addresses = begins(self.variant, memory[index], parameter.scalars)
             beside = [0] * len(self.variant.stored)
             pointers = np.array([*addresses, *beside, STREAM & 2**64 - 1], np.uint64)
             scalars = np.array(parameter.scalars, np.float64)

@@ -13,7 +13,7 @@ from tests.triton.sources import RULES, SHOWN, ZOO, plan_of
 
 SIZES = {"real": 4, "float": 4, "param": 4, "bf16": 2, "fp16": 2}
 """Bytes, for float32 parameters."""
-POINTER = re.compile(r"(\w+) \*restrict (\w+)_at = (?:\(.*?\))?pointers\[(\d+)\]")
+POINTER = re.compile(r"(\w+) \*(?:restrict )?(\w+)_at = (?:\(.*?\))?pointers\[(\d+)\]")
 ACCESS = re.compile(r"\b(\w+)_at\[[^]]*\]( [-+*/]?= )?")
 
 
@@ -34,9 +34,9 @@ def counted(plan: Plan) -> dict[str, Counted]:
                         continue
                     size = SIZES[types.get(kind, kind)]
                     if assigned != " = ":
-                        moved["load"][variant.buffers[column].name] = size
+                        moved["load"][variant.buffers[column].text] = size
                     if assigned:
-                        moved["store"][variant.buffers[column].name] = size
+                        moved["store"][variant.buffers[column].text] = size
                 found[each.name] = moved
     return found
 

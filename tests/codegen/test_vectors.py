@@ -55,6 +55,14 @@ def test_narrow_numbers_are_widened_and_rounded_in_vectors(dtype: str, tmp_path:
     assert "call" not in text
 
 
+def test_entries_that_may_be_one(tmp_path: Path) -> None:
+    """Without `restrict`, since m[cluster] is m[0] or m[1]: an element is read, then written."""
+    source = c_source(shipped_plans()["Discover"]())
+    text = assembly(source, "float32", "discover_0", tmp_path)
+    assert {"vfmaddps", "vmulps", "vsubps", "vmovups"} <= wide(text)
+    assert "real *m_cluster_at = " in source and "restrict m_" not in source
+
+
 def test_sums(tmp_path: Path) -> None:
     text = assembly(c_source(PLANS["clipped_adamw"]()), "float32", "clippedadamw_0", tmp_path)
     assert {"vmulps", "vaddps"} <= wide(text)

@@ -11,12 +11,15 @@ from optdsl.ir.nodes import Rule
 from optdsl.ir.reading import read_rule
 from optdsl.ir.text import rule_text
 from optdsl.ir.verify import verify_rule, verify_values
-from optdsl.passes.lay_blocks import in_rows
 from optdsl.schedule.make import make_plan
+from optdsl.schedule.planes import seen_by
 from optdsl.source import Source
 from tests.ir.test_text import LOOPS, lowered, shipped
 
-STRAIGHT = ("split_variants", "lay_blocks", "one_update", "pull_factors", "hoist_scalars")
+STRAIGHT = (
+    *("split_variants", "lay_blocks", "lay_planes", "one_update", "pull_factors"),
+    "hoist_scalars",
+)
 
 PLAIN = """\
 optimizer Plain(lr = 0.1, betas = (0.9, 0.99), decay = 0):
@@ -115,8 +118,9 @@ def test_shipped_rules_are_legal_in_every_stage(rule: Rule) -> None:
             seen.append(name)
             for variant in result.variants:  # type: ignore[attr-defined]
                 contributed = [value for _, value in variant.contributions.values()]
-                own = in_rows(rule, variant.blocks)
-                verify_values(own, [*variant.outputs.values(), *contributed], name)
+                verify_values(
+                    seen_by(rule, variant), [*variant.outputs.values(), *contributed], name
+                )
 
     verify_rule(rule, "lower")
     make_plan(rule, observe)

@@ -135,14 +135,18 @@ def _buffers(whole: Run, variant: Variant, i: int) -> dict[str, Tensor]:
         elif buffer.role == "grad":
             found[buffer.name] = whole._op_grad(None, i)  # type: ignore[arg-type]
         elif buffer.role in ("state", "input"):
-            leaf = next(
-                v
-                for v in whole.rule.builder.table.values()
-                if v.op == buffer.role and v.attr("name") == buffer.name
-            )
             with suppress(ValueError):  # born in this step: written before it is read
-                found[buffer.name] = whole.tensor(leaf, i)
+                found[buffer.name] = _before(whole, buffer.role, buffer.name, i)
+        elif buffer.entry is not None:
+            number = int(whole.get(buffer.entry.number, i))
+            found[buffer.name] = _before(whole, "state", buffer.entry.state, i)[number]
     return found
+
+
+def _before(whole: Run, role: str, name: str, i: int) -> Tensor:
+    """A state, or an input, at the start of the step."""
+    values = whole.rule.builder.table.values()
+    return whole.tensor(next(v for v in values if v.op == role and v.attr("name") == name), i)
 
 
 def _pass(
@@ -240,7 +244,12 @@ def _outcome(
         }
         for name in written:
             value = buffers[i][name]
-            if name == "p":
+            entry = dict(chosen[i].planes).get(name)
+            if entry is not None:
+                if entry.state not in update.states:
+                    update.states[entry.state] = _before(whole, "state", entry.state, i).clone()
+                update.states[entry.state][int(whole.get(entry.number, i))] = value
+            elif name == "p":
                 update.p = value.expand(whole.sizes(member.p)).reshape(member.p.shape)
             elif any(state.name == name for state in plan.rule.states):
                 state = plan.rule.state(name)

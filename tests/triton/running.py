@@ -24,7 +24,7 @@ from optdsl.runtime.stages.tables import (
 from optdsl.runtime.triton.launch import TritonRunner
 from optdsl.schedule.plan import Buffer, Domain, KernelPass, LibraryPass, Plan, Variant
 from optdsl.types import Storage
-from tests.evaluation import STREAM, Parameter, evaluate, run_step
+from tests.evaluation import STREAM, Parameter, begins, evaluate, run_step
 
 CUTTING = Cutting(flat=64, row_elements=64, column_rows=8)
 """Small tasks, so that small tensors have several: the interpreter takes 5 ms a program."""
@@ -97,7 +97,8 @@ def run(
     ]
     run_step(plan, chosen, parameters)
 
-    table = _Plan(plan, chosen, shapes, tensors, dtype, cutting, offset == 0, numbers)
+    even = offset == 0 and not (chosen.planes and any(b * r * c % 16 for b, r, c in shapes))
+    table = _Plan(plan, chosen, shapes, tensors, dtype, cutting, even, numbers)
     counters = Counters()
     runner = TritonRunner(_Source(triton_source(plan)), table, counters)  # type: ignore[arg-type]
     runner.begin(addresses=True)
@@ -215,7 +216,8 @@ class _Plan:
             # A group's or the run's entry has the pointers of its first member: the shared ones.
             shared = row - len(shapes) if row < len(entries) - 1 else 0
             own = tensors[row if row < len(shapes) else shared]
-            table.pointers[row, : len(buffers)] = [own[name].data_ptr() for name in buffers]
+            scalars = numbers[entries[row].row].tolist()
+            table.pointers[row, : len(buffers)] = begins(variant, own, scalars)
         builder = StageBuilder(_Source(""), layout, cutting)  # type: ignore[arg-type]
         for each in variant.passes:
             if isinstance(each, KernelPass):

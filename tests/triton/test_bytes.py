@@ -17,8 +17,8 @@ from tests.triton.sources import SHOWN, ZOO, kernels_of, plan_of
 
 def counted(finding: Finding, variant: Variant) -> Counted:
     """Bytes an element of each buffer of p's size, with what lies beside it: "load", "store"."""
-    full = {each.name for each in variant.buffers if each.domain is Domain.FULL}
-    columns = [each.name for each in variant.buffers] + list(variant.stored)
+    full = {each.text for each in variant.buffers if each.domain is Domain.FULL}
+    columns = [each.text for each in variant.buffers] + list(variant.stored)
     found: Counted = {"load": {}, "store": {}}
     for key, size in finding.moved.items():
         what, column = key.split()

@@ -217,6 +217,38 @@ def test_a_graph_goes_on_by_itself(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert same(content(ours, params), content(host, others))
 
 
+RING = """
+optimizer Ring(lr = 0.5, k = 1):
+    state past: [3, *p]
+    p -= lr * past[(t + 1) % 3]
+    past[t % 3] = g
+    past[0] += past[1]
+
+optimizer Told(lr = 0.5, k = 1):
+    state past: [3, *p]
+    p -= lr * (g - past[k])
+    past[k] = g
+"""
+
+
+def test_a_graph_goes_from_entry_to_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their numbers are worked out where t is; those that there may not be, the host tests."""
+    rules = optdsl.compile_text(RING)
+    with pytest.raises(ValueError, match=r"tests whether there is `past\[k\]` \(<text>:9\)"):
+        rules.Told(parameters(), backend="triton", capturable=True)
+    params, others = parameters(), parameters()
+    ours = rules.Ring(params, backend="triton", capturable=True)
+    host = rules.Ring(others, backend="triton")
+    graph = captured(ours, params, monkeypatch)
+    for step in range(2, 6):
+        gradients(params, step)
+        graph.replay()
+    for step in range(6):
+        gradients(others, step)
+        host.step()
+    assert same(content(ours, params), content(host, others))
+
+
 def test_a_graph_steps_or_not_as_the_scaler_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     (ours, params), (host, others) = make("AdamW", capturable=True), make("AdamW")
     scale, found = torch.tensor(8.0), torch.tensor(0.0)

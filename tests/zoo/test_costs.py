@@ -96,7 +96,7 @@ COSTS = {
     "Adafactor": (3, 24, 0),  # g; g p; g p, p
     "AdafactorPaper": (3, 24, 0),
     # Entries of a state go through the library, which copies all of them: g p m m, p m would be 24.
-    "Discover": (1, 68, 8),
+    "Discover": (1, 28, 8),
     # Matrix work between passes.
     "ScaledGD": (1, 24, 0),  # library g p, u; p u, p
     "GaLore": (1, 22.5, 1.5),  # of 64 directions in 512: library g, u; u p, p

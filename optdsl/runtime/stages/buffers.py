@@ -113,6 +113,7 @@ class ClassBuffers:
         self.packing = Packing(holdings, table.variant, members, able)
         self.parameters = [self._parameter(index) for index in range(len(members))]
         self.temps = {temp.name: temp for temp in table.variant.temps}
+        self.planes = {plane.name: plane for plane in table.variant.planes}
         self.states: dict[str, list[Tensor]] = {}
         self.inputs: list[Tensor] = []
         self.groups: dict[tuple[Any, ...], list[int]] = {}
@@ -189,8 +190,9 @@ class ClassBuffers:
         elif name in self.temps:
             self._relative.append(column)
             pointers[:, column] = self._place_temp(self.temps[name])
-        elif name in self.holdings.states:
-            pointers[:, column] = self._place_state(name)
+        elif name in self.holdings.states or name in self.planes:
+            plane = self.planes.get(name)
+            pointers[:, column] = self._place_state(plane.state if plane else name)
         elif name != "g":
             pointers[:, column] = self._place_input(name)
 
@@ -319,6 +321,12 @@ class ClassBuffers:
             assert self.gradients is not None
             found = [self.gradients.tensors[self.members[index].index] for index in indices]
             return [each for each in found if each is not None]
+        if name in self.planes:
+            plane = self.planes[name]
+            rows = [self.table.scalars[self.table.entries[index].row] for index in indices]
+            numbers = [int(plane.of(row)) for row in rows]
+            tensors = self._tensors(plane.state, indices)
+            return [tensor[number] for tensor, number in zip(tensors, numbers, strict=True)]
         return [self.states[name][index] for index in indices]
 
     def read(self, name: str, index: int) -> Tensor:

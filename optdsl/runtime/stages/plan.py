@@ -251,9 +251,13 @@ def _classes(
 
 
 def _aligned(variant: Variant, member: Member, order: Order, holdings: Holdings) -> bool:
-    """Whether the parameter and its states lie on 16 bytes, with all that lies beside; temps do."""
+    """Whether the parameter and its states lie on 16 bytes, with all that lies beside and each of
+    their planes; temps do."""
+    if variant.planes and member.sizes.numel % 16:
+        return False
     states = [holdings.states[name] for name in variant.states]
-    full = [each for each in states if each.domain == "full"]
+    parted = {plane.state for plane in variant.planes}
+    full = [each for each in states if each.domain == "full" or each.name in parted]
     parts = [holdings.parts(each, member, order.h, order.cohort.e) for each in full]
     _, own = holdings.parameter(member)
     tensors = [*own, *(each for many in parts for each in many)]

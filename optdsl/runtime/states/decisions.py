@@ -1,7 +1,8 @@
 """Which variant each cohort runs in a step, and what the step leaves counted.
 
 Input: cohorts, the groups that they are of, hyperparameters. Output: decisions, one a cohort;
-behind the step, counts and the names of states that exist now.
+before the step, an error for an entry of a state that there is not; behind it, counts and the names
+of states that exist now.
 
 Relies on: cohorts.py, holdings.py. Does not do: running (engine.py), numbers that the host keeps
 (`advance` of cohorts.py).
@@ -14,7 +15,7 @@ from typing import Any
 
 from optdsl.runtime.parameters.cohorts import Cohort
 from optdsl.runtime.program import Program
-from optdsl.runtime.states.holdings import Group
+from optdsl.runtime.states.holdings import Group, Holdings
 from optdsl.runtime.states.matching import STEPS
 
 INACTIVE = -1
@@ -48,6 +49,33 @@ def decide(
         e.seed, e.drawn = group.get("seed", 0), drawn
         decisions.append(0 if single else program.decide(hypers[cohort.group_index], e))
     return tuple(decisions)
+
+
+def check_entries(
+    program: Program,
+    cohorts: Sequence[Cohort],
+    decisions: Decisions,
+    hypers: Hypers,
+    holdings: Holdings,
+) -> None:
+    """Raises ValueError where a step would go to an entry of a state that there is not."""
+    for cohort, index in zip(cohorts, decisions, strict=True):
+        variant = program.variants[index] if index != INACTIVE else None
+        planes = [plane for plane in variant.planes if not plane.known] if variant else []
+        if not variant or not planes:
+            continue
+        h = hypers[cohort.group_index]
+        row = variant.scalars(h, cohort.e)
+        for plane in planes:
+            state, number = holdings.states[plane.state], plane.of(row)
+            size = state.shape[0]
+            if not isinstance(size, int):
+                size = holdings.sizes(cohort.members[0], h, cohort.e)[size]
+            if not 0 <= number < size:  # NaN is nowhere
+                raise ValueError(
+                    f"{program.name}: state {state.key!r} has no entry {number}, only 0 to "
+                    f"{size - 1}"
+                )
 
 
 def count(
