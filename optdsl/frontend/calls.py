@@ -13,6 +13,7 @@ from optdsl.frontend.arguments import Keywords
 from optdsl.frontend.bindings import Binding
 from optdsl.frontend.core import Frame
 from optdsl.frontend.expressions import HIDDEN, RESERVED
+from optdsl.frontend.guesses import mend_of_call
 from optdsl.frontend.matrices import ORIENTED
 from optdsl.frontend.primitives import ELEMENTWISE, LATER, REDUCTIONS, Primitives
 from optdsl.frontend.scope import Scope as FileScope
@@ -55,25 +56,13 @@ class Calls(Primitives):
                 f"`{call.function}` is not in this version of the language",
                 call.function_span,
             )
-        known = [
-            *ELEMENTWISE,
-            *REDUCTIONS,
-            *ORIENTED,
-            "rand",
-            "randn",
-            "loss",
-            "grad",
-            *self.frame.scope.names(),
-        ]
-        meant = did_you_mean(call.function, known)
+        known = [*ELEMENTWISE, *REDUCTIONS, *ORIENTED, "rand", "randn", "loss", "grad"]
         self.fail(
             "E207",
             f"there is no function `{call.function}`",
             call.function_span,
             "unknown function",
-            help=f"did you mean `{meant}`?"
-            if meant
-            else "`optdsl show std` lists the standard library",
+            help=mend_of_call(call.function, [*known, *self.frame.scope.functions()]),
         )
 
     # ------------------------------------------------------------ functions of a file

@@ -1,6 +1,7 @@
 """What the writer of a name that is not defined may have meant.
 
-Input: the name and where it stands. Output: the help of E202, in lowering and in `resolve` alike.
+Input: the name and where it stands. Output: the help of E202 and E207, in lowering and in `resolve`
+alike.
 Relies on: the tree. Does not do: decide what is defined.
 """
 
@@ -16,6 +17,18 @@ ELSEWHERE = {
     **dict.fromkeys(("param", "params", "parameter", "theta", "weight"), "the parameter is `p`"),
 }
 """What p and g are called in code and papers."""
+CALLED_ELSEWHERE = {
+    **dict.fromkeys(("orthogonalize", "orthogonalise", "zeropower", "msign"), "newton_schulz(x)"),
+    **dict.fromkeys(("clip", "clip_by_value"), "clamp(x, low, high)"),
+    **dict.fromkeys(("square", "sq"), "x^2"),
+    **dict.fromkeys(("bias_correct", "bias_correction"), "debias(m, beta)"),
+    **dict.fromkeys(("whitening", "orthonormalize"), "whiten(x)"),
+    "rsqrt": "1 / sqrt(x)",
+    "relu": "max(x, 0)",
+    "softmax": "exp(x) / sum(exp(x))",
+    "outer": "x @ y.T",
+}
+"""What functions of code and papers are here."""
 WORDS = ("true", "false", "none", "pi", "inf")
 
 
@@ -34,6 +47,15 @@ def mend_of(name: str, known: Iterable[str], item: ast.Node, is_item: bool) -> s
     if name in _assigned(item):
         return f"a value kept from step to step is declared with `state {name}`"
     return f"give `{name}` a value before, or make it a hyperparameter with a default"
+
+
+def mend_of_call(name: str, known: Iterable[str]) -> str:
+    """How a call of `name`, which is no function, may be mended; `known` are functions."""
+    meant = did_you_mean(name, known)
+    if meant is not None:
+        return f"did you mean `{meant}`?"
+    usual = CALLED_ELSEWHERE.get(name.lower().split("_via_")[0])
+    return f"write `{usual}`" if usual else "`optdsl show std` lists the standard library"
 
 
 def _assigned(node: ast.Node) -> set[str]:

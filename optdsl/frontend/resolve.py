@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from optdsl.diagnostics import Sink, did_you_mean
 from optdsl.frontend.arguments import WORDS
 from optdsl.frontend.expressions import RESERVED
-from optdsl.frontend.guesses import mend_of
+from optdsl.frontend.guesses import mend_of, mend_of_call
 from optdsl.frontend.matrices import ORIENTED
 from optdsl.frontend.primitives import ELEMENTWISE, LATER, REDUCTIONS, Primitives
 from optdsl.frontend.scope import Scope
@@ -202,15 +202,12 @@ class _Body:
         name = call.function
         if name in self.known or name in PRIMITIVES or self.scope.find(name) is not None:
             return
-        meant = did_you_mean(name, [*PRIMITIVES - LATER, *self.scope.names()])
         self.sink.error(
             "E207",
             f"there is no function `{name}`",
             call.function_span,
             "unknown function",
-            help=f"did you mean `{meant}`?"
-            if meant
-            else "`optdsl show std` lists the standard library",
+            help=mend_of_call(name, [*PRIMITIVES - LATER, *self.scope.functions()]),
         )
 
     def _rule(self, expr: ast.Expr) -> None:

@@ -57,6 +57,13 @@ class Scope:
         yield from standard_library().own
         yield from shipped_names()
 
+    def functions(self) -> Iterator[str]:
+        """The names of functions in reach: shipped files keep theirs to themselves."""
+        for name in self.names():
+            found = self._find_here(name) or standard_library()._find_here(name)
+            if found is not None and isinstance(found[0], ast.Def | ast.Transform):
+                yield name
+
 
 def read_source(path: Path) -> Source:
     """The text of a rule file. Raises OSError; ValueError, in one line, where it is not UTF-8."""

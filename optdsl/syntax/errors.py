@@ -317,7 +317,7 @@ def _mend(place: _Place) -> str | None:
     if token.type == "IF":
         return "a choice inside an expression is `where(condition, a, b)`"
     if before == "IMPORT":
-        return "a path relative to this file, in double quotes"
+        return "a path relative to this file, in double quotes; shipped rules need no import"
     if token.type in ("PLUS", "MINUS") and last is first is not None:
         return f"write `{first} {token}= 1`"
     if token.type == "PLUS":

@@ -107,3 +107,19 @@ def test_lowering_and_names_say_an_error_once() -> None:
     text = "optimizer A(lr = 0.1):\n    p -= lr * gg\n    q = hh(p)\n    p -= q\n"
     codes = [(each.code, each.span.text) for each in check(Source("a.opt", text))]
     assert codes == [("E202", "gg"), ("E207", "hh")]
+
+
+@pytest.mark.parametrize(
+    ("called", "mend"),
+    [
+        ("sqtr", "did you mean `sqrt`?"),
+        ("clip", "write `clamp(x, low, high)`"),
+        ("zeropower_via_newtonschulz5", "write `newton_schulz(x)`"),
+        ("adamw", "`optdsl show std` lists the standard library"),  # a rule is no function
+    ],
+)
+def test_a_call_of_what_is_no_function_says_what_to_write(called: str, mend: str) -> None:
+    sink = Sink()
+    text = f"optimizer A():\n    p -= {called}(g)\n"
+    resolve(make_scope(Source("a.opt", text), sink), sink)
+    assert [(each.code, each.help) for each in sink.diagnostics] == [("E207", mend)]
