@@ -51,11 +51,11 @@ def mend_of(name: str, known: Iterable[str], item: ast.Node, is_item: bool) -> s
 
 def mend_of_call(name: str, known: Iterable[str]) -> str:
     """How a call of `name`, which is no function, may be mended; `known` are functions."""
-    meant = did_you_mean(name, known)
-    if meant is not None:
-        return f"did you mean `{meant}`?"
     usual = CALLED_ELSEWHERE.get(name.lower().split("_via_")[0])
-    return f"write `{usual}`" if usual else "`optdsl show std` lists the standard library"
+    if usual is not None:
+        return f"write `{usual}`"
+    meant = did_you_mean(name, known)
+    return f"did you mean `{meant}`?" if meant else "`optdsl show std` lists the standard library"
 
 
 def _assigned(node: ast.Node) -> set[str]:
