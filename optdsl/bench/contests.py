@@ -230,6 +230,14 @@ CONTESTS = {
             cases=("b",),
             matrices=True,
         ),
+        Contest(
+            "Muon, its products in bfloat16",
+            "optimizer Mine = Muon\n",
+            options={"products": "bfloat16"},
+            peers=(Contender("torch for-loop", lambda params: torch.optim.Muon(params)),),
+            cases=("b",),
+            matrices=True,
+        ),
         Contest("SWAN", "optimizer Mine = SWAN\n", cases=("b",), matrices=True),
     )
 }

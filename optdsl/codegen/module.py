@@ -161,7 +161,13 @@ def _imports(text: str) -> str:
 
 def _keyword(name: str) -> str:
     """A hyperparameter's name as that of a Python parameter."""
-    taken = keyword.iskeyword(name) or name in ("self", "params", "seed", *dict(OPTIONS))
+    taken = keyword.iskeyword(name) or name in (
+        "self",
+        "params",
+        "seed",
+        "products",
+        *dict(OPTIONS),
+    )
     return f"{name}_" if taken else name
 
 
@@ -316,7 +322,12 @@ def _state(state: StateDecl, view: str, nonnegative: Collection[str]) -> Call:
 
 def _variant(rule: Rule, variant: Variant, host: Host, prologues: Prologues) -> Call:
     kernels = [_kernel(each) for each in variant.passes if isinstance(each, KernelPass)]
-    libraries = [_library(each) for each in variant.passes if isinstance(each, LibraryPass)]
+    multiplying = _multiplying(variant)
+    libraries = [
+        _library(each, products=each in multiplying)
+        for each in variant.passes
+        if isinstance(each, LibraryPass)
+    ]
     models = [
         call(
             "Evaluation",
@@ -383,7 +394,7 @@ def _kernel(kernel: KernelPass) -> Call:
     )
 
 
-def _library(library: LibraryPass) -> Call:
+def _library(library: LibraryPass, *, products: bool) -> Call:
     return call(
         "Library",
         stage=literal(library.stage),
@@ -394,7 +405,24 @@ def _library(library: LibraryPass) -> Call:
         **({"draws": "True"} if _draws(library) else {}),
         **({"alone": "True"} if library.alone else {}),
         **({"asks": data(library.asks)} if library.asks else {}),
+        **({"products": "True"} if products else {}),
     )
+
+
+def _multiplying(variant: Variant) -> list[LibraryPass]:
+    """The passes that make matrix products and nothing that 16 bits would spoil: no factors, no
+    orders, nothing drawn, nothing that is kept behind the step."""
+    temps = {each.name for each in variant.buffers if each.role == "temp"}
+    found = []
+    for each in variant.passes:
+        if not isinstance(each, LibraryPass) or each.asks or _draws(each):
+            continue
+        ops = {value.op for value in reachable(_roots(each))}
+        shared = any(OPS[op].torch.startswith(tuple(f"{name}." for name in SHARED)) for op in ops)
+        passing = all(output.buffer in temps for output in each.outputs)
+        if "matmul" in ops and passing and not shared:
+            found.append(each)
+    return found
 
 
 def _draws(each: Pass) -> bool:
@@ -402,10 +430,12 @@ def _draws(each: Pass) -> bool:
 
 
 def _options(plan: Plan) -> tuple[tuple[str, str], ...]:
-    """The keywords of the class; groups have a `seed` where the rule draws random numbers."""
+    """The keywords of the class; groups have a `seed` where the rule draws random numbers, and
+    `products` stands where there are some."""
     passes = [each for variant in plan.variants for each in variant.passes]
     drawing = any(map(_draws, passes))
-    return (*OPTIONS, ("seed", "0" if drawing else "None"))
+    products = (("products", "None"),) if any(map(_multiplying, plan.variants)) else ()
+    return (*OPTIONS, *products, ("seed", "0" if drawing else "None"))
 
 
 def _loaded(each: Pass) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ CLASS_ARGUMENTS = frozenset(
         "rounding",
         "master",
         "compensation",
+        "products",
         "seed",
         "foreach",
         "fused",

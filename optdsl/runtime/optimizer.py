@@ -80,7 +80,9 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
     stored, all or by key: float32, bf16, fp16, param, fp8, int8, int4;
     those of the parameters in `storage_exempt` (tensors or names) stay float32. Parameters of 16
     bits may lose nothing of small steps: by `rounding="stochastic"`, `master="float32"`, or
-    `compensation`, "kahan" or "split".
+    `compensation`, "kahan" or "split". With `products="bfloat16"`, which rules with products of
+    matrices have, passes that make them and keep nothing are worked out in bfloat16, as
+    torch.optim.Muon's are: norms and sums in them, too; float64 parameters have theirs.
 
     Raises ValueError for a hyperparameter that the rule forbids, a misspelt one, and parameters
     that cannot be optimized (sparse, integer, complex where the rule knows rows and columns).
@@ -112,6 +114,7 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
         rounding: str = "nearest",
         master: str | None = None,
         compensation: str | None = None,
+        products: str | None = None,
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(f"backend {backend!r}: it is one of {', '.join(BACKENDS)}")
@@ -128,7 +131,7 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
         check_options(self.program, {"differentiable": differentiable})
         self._backend = backend
         parameters = choose_rounding(rounding, master, compensation)
-        self._choice = choose(self.program, storage, storage_exempt, parameters)
+        self._choice = choose(self.program, storage, storage_exempt, parameters, products)
         self._plan_for_storage()
         self._engine = self._make_engine()
         defaults = {**hypers, **declared, **(attributes or {}), "maximize": maximize}

@@ -119,7 +119,8 @@ class Library:
     """`function(inputs, scalars, results, sizes)` gives the outputs, batched: see library.py.
     Where it draws random numbers it takes `draw` besides. Where loops in it ask something of all
     parameters, `asks` names what, and the function is a generator (lockstep.py). `alone` says that
-    each parameter runs it by itself, since a loop ends when that parameter is done."""
+    each parameter runs it by itself, since a loop ends when that parameter is done, `products` that
+    matrix products decide what it costs and nothing in it keeps it from being done in 16 bits."""
 
     stage: int
     name: str
@@ -129,6 +130,7 @@ class Library:
     draws: bool = False
     alone: bool = False
     asks: tuple[str, ...] = ()
+    products: bool = False
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,7 @@ class ClassBuffers:
             self._result_places(indices, results),
             lambda: [float(each) for each in self.table.scalars[row]],
             self._sizes(index),
-            self.real,
+            self._precision(library),
             sum(count for count, _ in dims) * self.real.itemsize,
             [
                 (self.holdings.seed(self.members[each]), self.members[each].index)
@@ -298,6 +298,13 @@ class ClassBuffers:
             ],
             self.members[index].group_index,
         )
+
+    def _precision(self, library: Library) -> torch.dtype:
+        """What a pass is worked out in."""
+        chosen = self.holdings.choice.products
+        if chosen is None or not library.products or self.real is torch.float64:
+            return self.real
+        return chosen
 
     def _numbers(self, name: str, index: int) -> int:
         known = (self.temps, self.holdings.states, self.holdings.inputs.declared)

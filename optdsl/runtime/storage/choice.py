@@ -46,11 +46,12 @@ class Choice:
     """What the user of an optimizer chose. `states` gives storages by the states' names; the
     parameters in `exempt`, by themselves or by their names, keep their states as they are computed,
     whatever was chosen or declared; `parameters` says how parameters of 16 bits are rounded, as
-    `of_half` takes it."""
+    `of_half` takes it; `products` is the dtype of matrix products, None: that of all else."""
 
     states: Mapping[str, str] = field(default_factory=dict)
     exempt: tuple[Tensor | str, ...] = ()
     parameters: str = "nearest"
+    products: torch.dtype | None = None
 
     def of_state(self, state: State, member: Member) -> Codec:
         """How `state` of `member` is kept. What is smaller than p, or shared, is kept as it is
@@ -133,12 +134,15 @@ def choose(
     storage: str | Mapping[str, str] | None,
     exempt: Collection[Tensor | str],
     parameters: str = "nearest",
+    products: str | None = None,
 ) -> Choice:
     """The choice for `program`: one storage for all states of p's size, or by name or key.
 
-    Raises ValueError for a state or a storage that there is not, and for a state that is smaller
-    than p or shared, which is kept as it is computed.
+    Raises ValueError for a state or a storage that there is not, for a state that is smaller
+    than p or shared, which is kept as it is computed, and for other products than in bfloat16.
     """
+    if products not in (None, "bfloat16"):
+        raise ValueError(f"products is {products!r}; it is one of None, 'bfloat16'")
     full = [state for state in program.states if state.domain == "full"]
     if storage is None:
         storage = {}
@@ -162,4 +166,5 @@ def choose(
                 f"{found[0].domain}): it is always stored as it is computed"
             )
         states |= {state.name: each for state in found if state.domain == "full"}
-    return Choice(states, tuple(exempt), parameters)
+    dtype = None if products is None else torch.bfloat16
+    return Choice(states, tuple(exempt), parameters, dtype)
