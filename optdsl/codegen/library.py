@@ -23,9 +23,11 @@ from optdsl.diagnostics import InternalError
 from optdsl.ir.coupling import EVALUATIONS, couples, rank
 from optdsl.ir.nodes import Value, reachable
 from optdsl.ops import OPS, Kind
-from optdsl.schedule.plan import LibraryPass, Plan
+from optdsl.schedule.plan import LibraryPass, Plan, Variant
 from optdsl.types import BATCH, Dim, DType, Instances, Shape
 
+SHARED = ("linalg", "order")
+"""Modules of optdsl that library passes call."""
 PARAMETERS = ("inputs", "scalars", "results", "sizes")
 SIZES = ("rows", "cols", "short", "long", "numel", "batch", "ndim", *AXIS_SIZES)
 
@@ -246,3 +248,21 @@ def _column(value: Value) -> str:
 def _named(shape: Shape) -> tuple[Dim, ...]:
     """Leading axes other than the matrices of `view last`, which every value here has."""
     return tuple(axis for axis in shape.lead if axis != BATCH)
+
+
+def multiplying(variant: Variant) -> list[LibraryPass]:
+    """The passes that make matrix products and nothing that 16 bits would spoil: no factors, no
+    orders, nothing drawn, nothing that is kept behind the step."""
+    temps = {each.name for each in variant.buffers if each.role == "temp"}
+    called = tuple(f"{name}." for name in SHARED)
+    found = []
+    for each in variant.passes:
+        if not isinstance(each, LibraryPass) or each.asks:
+            continue
+        used = {value.op for value in reachable(output.value for output in each.outputs)}
+        ops = [OPS[name] for name in used]
+        spoilt = any(op.kind is Kind.RANDOM or op.torch.startswith(called) for op in ops)
+        passing = all(output.buffer in temps for output in each.outputs)
+        if "matmul" in used and passing and not spoilt:
+            found.append(each)
+    return found

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from optdsl import hostmath
 from optdsl.codegen.cpu import c_source
 from optdsl.codegen.host import Host, rivals, unsupported
-from optdsl.codegen.library import Library
+from optdsl.codegen.library import SHARED, Library, multiplying
 from optdsl.codegen.limits import coupled, unpaired, whole
 from optdsl.codegen.literals import (
     LINE_LENGTH,
@@ -67,8 +67,6 @@ HOSTMATH = frozenset(
     for name, each in vars(hostmath).items()
     if callable(each) and each.__module__ == hostmath.__name__
 )
-SHARED = ("linalg", "order")
-"""Modules of optdsl that library passes call."""
 PROGRAM_NAMES = (
     *("Evaluation", "Input", "Join", "Kernel", "Library", "Program", "Prologue", "Reduction"),
     *("Plane", "State", "Temp", "Variant", "require"),
@@ -322,9 +320,9 @@ def _state(state: StateDecl, view: str, nonnegative: Collection[str]) -> Call:
 
 def _variant(rule: Rule, variant: Variant, host: Host, prologues: Prologues) -> Call:
     kernels = [_kernel(each) for each in variant.passes if isinstance(each, KernelPass)]
-    multiplying = _multiplying(variant)
+    short = multiplying(variant)
     libraries = [
-        _library(each, products=each in multiplying)
+        _library(each, products=each in short)
         for each in variant.passes
         if isinstance(each, LibraryPass)
     ]
@@ -409,22 +407,6 @@ def _library(library: LibraryPass, *, products: bool) -> Call:
     )
 
 
-def _multiplying(variant: Variant) -> list[LibraryPass]:
-    """The passes that make matrix products and nothing that 16 bits would spoil: no factors, no
-    orders, nothing drawn, nothing that is kept behind the step."""
-    temps = {each.name for each in variant.buffers if each.role == "temp"}
-    found = []
-    for each in variant.passes:
-        if not isinstance(each, LibraryPass) or each.asks or _draws(each):
-            continue
-        ops = {value.op for value in reachable(_roots(each))}
-        shared = any(OPS[op].torch.startswith(tuple(f"{name}." for name in SHARED)) for op in ops)
-        passing = all(output.buffer in temps for output in each.outputs)
-        if "matmul" in ops and passing and not shared:
-            found.append(each)
-    return found
-
-
 def _draws(each: Pass) -> bool:
     return any(OPS[value.op].kind is Kind.RANDOM for value in reachable(_roots(each)))
 
@@ -434,7 +416,7 @@ def _options(plan: Plan) -> tuple[tuple[str, str], ...]:
     `products` stands where there are some."""
     passes = [each for variant in plan.variants for each in variant.passes]
     drawing = any(map(_draws, passes))
-    products = (("products", "None"),) if any(map(_multiplying, plan.variants)) else ()
+    products = (("products", "None"),) if any(map(multiplying, plan.variants)) else ()
     return (*OPTIONS, *products, ("seed", "0" if drawing else "None"))
 
 
