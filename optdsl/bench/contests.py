@@ -231,7 +231,7 @@ CONTESTS = {
             matrices=True,
         ),
         Contest(
-            "Muon, its products in bfloat16",
+            "Muon with products in bfloat16",
             "optimizer Mine = Muon\n",
             options={"products": "bfloat16"},
             peers=(Contender("torch for-loop", lambda params: torch.optim.Muon(params)),),

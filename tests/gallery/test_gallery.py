@@ -203,10 +203,6 @@ def test_rules_that_ask_for_more_are_drawn(name: str) -> None:
     assert len(best_path(rule, FUNCTIONS[1], steps=5).points) == 6
 
 
-def test_every_rule_can_be_drawn() -> None:
-    assert not [n for n, each in RULES.items() if drawable(each)[1] is None]
-
-
 def test_a_run_is_the_same_each_time() -> None:
     (digits, _) = tasks()
     assert train(optdsl.zoo.Lion, digits, 1e-3, 5) == train(optdsl.zoo.Lion, digits, 1e-3, 5)
@@ -221,10 +217,9 @@ def test_the_committed_pages_are_of_these_rules(name: str) -> None:
     ), "run `optdsl zoo pages`"
 
 
-def test_rules_that_need_only_gradients_have_pictures() -> None:
+def test_every_rule_has_pictures() -> None:
     folder = Path(__file__).parents[2] / "docs" / "zoo"
-    missing = [n for n, each in RULES.items() if not each.inputs and not has_pictures(folder, n)]
-    assert missing == ["EntropySGD"]  # a sweep of it, with loops of evaluations, takes an hour
+    assert not [name for name in RULES if not has_pictures(folder, name)]
 
 
 def test_the_committed_table_has_no_gap() -> None:
