@@ -250,7 +250,8 @@ def test_damage_is_found(kind: str) -> None:
 
 def test_rounding_that_truncates_is_found() -> None:
     old = "return (x != x ? 0x7fc00000 : near) >> 16;"
-    one = damaged("SGD", old, "return w >> 16;")
+    # With states in float32 it is the module's own that rounds, not pairs.c.
+    one = damaged("AdamW", old, "return w >> 16;")
     (plain, *_) = outcomes(one, ("cpu",), torch.bfloat16)
     assert not plain.passed
     assert 1.5 < plain.worst_share < 2.5, "off by up to a whole ulp where half of one is allowed"
