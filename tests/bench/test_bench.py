@@ -15,7 +15,7 @@ from optdsl.bench.clock import LEAST_ROUNDS, race
 from optdsl.bench.contests import CONTESTS
 from optdsl.bench.first import first_step
 from optdsl.bench.records import LIMIT, Record, Records
-from optdsl.bench.report import chart, markdown, tables
+from optdsl.bench.report import chart, markdown, span, tables
 from optdsl.bench.roofline import CHUNK, Shape, roofline, shapes_of
 from optdsl.bench.run import Race, races, share
 from optdsl.cli import bench, main
@@ -151,6 +151,15 @@ def test_tables_say_ratios() -> None:
     assert "| AdamW | tiny | 1 | torch fused | 5 | 5.6 | 0.20 | 2.50x |  |" in text
     assert "| AdamW | tiny | 1 | optdsl | 2 | 14 | 0.50 |  | 0.50 s |" in text
     assert len(list(tables(some()))) == 1
+
+
+def test_what_is_faster_than_ours_is_in_the_chart() -> None:
+    low, high = span({"lost": {1: 0.3, 2: 0.5}, "won": {1: 20.0}})
+    assert low < 0.3
+    assert high > 20
+    low, high = span({"lost": {1: 0.3}})
+    assert low < 0.3
+    assert high > 1
 
 
 def test_a_chart_is_drawn(tmp_path: Path) -> None:
