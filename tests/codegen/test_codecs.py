@@ -16,7 +16,7 @@ from benchmarks import codecs as benchmark
 from optdsl.codegen.codecs import C_NAMES, runtime_source
 from optdsl.resources import PACKAGE
 from optdsl.runtime.cpu.launch import ABLE, codec_source
-from optdsl.runtime.native import FLAGS, find_compiler, load
+from optdsl.runtime.native import FLAGS, find_compiler, load, runtime_text
 from optdsl.runtime.storage.codecs import CODECS, FP8, Codec, tables
 
 VECTORS = {"native": (), "8 lanes": ("-mno-avx512f",), "loops": ("-mno-avx512f", "-mno-avx2")}
@@ -124,6 +124,27 @@ def test_any_size_and_scale(form: Codec, vectors: str, n: int) -> None:
         assert torch.equal(found[0], expected.codes)
         back = decoded(form, *found, n, vectors)
         assert same_bits(back, form.decode(*expected, n))
+
+
+@pytest.mark.parametrize("step", [101, pytest.param(1, marks=pytest.mark.slow)])
+def test_quotients_are_rounded_as_a_division_rounds_them(step: int) -> None:
+    text = Path(__file__).with_name("quotients.c").read_text()
+    count = load(runtime_text("storage/numbers.c") + runtime_text("storage/lanes.c") + text)
+    tried, wrong = ctypes.c_longlong(), ctypes.c_longlong()
+    count.count_wrong(ctypes.c_longlong(step), ctypes.byref(tried), ctypes.byref(wrong))
+    assert tried.value > 90_000_000 // step
+    assert wrong.value == 0
+
+
+@every
+@ways
+def test_a_scale_whose_inverse_would_be_subnormal(form: Codec, vectors: str) -> None:
+    values = with_one(form, telling_numbers(form, 1000))
+    for factor in (2.0**118, 2.0**125, 2.0**126, 2.0**127):
+        huge = (values * factor).clamp(-3.4e38, 3.4e38)
+        expected, found = form.encode(huge), encoded(form, huge, vectors)
+        assert same_bits(found[1], expected.scales)
+        assert torch.equal(found[0], expected.codes)
 
 
 @every

@@ -29,9 +29,9 @@ static const float int8_steps[16] = TWICE(
 static const float int8_shifts[16] = TWICE(
     -0x1p-1f, 0x1.cp+1f, 0x1.7p+3f, 0x1.b8p+4f,
     0x1.dcp+5f, 0x1.eep+6f, 0x1.f7p+7f, 0x1.fb8p+8f);
-static inline floats int8_entry(ints code)
+static inline floats int8_entry(floats code)  // and 2^23
 {
-    const floats count = __builtin_convertvector(code, floats) - 127;
+    const floats count = code - 0x1.0000fep+23f;
     const floats v = size(count) + 0.5f;
     const ints at = (ints)v >> 23;
     const floats c = fma_of(v, ALL(18), pick(int8_bins, at));
@@ -49,27 +49,25 @@ static inline ints int8_code(floats ratio)
 {
     const floats full = max_of(size(ratio), ALL(0x1p-23f));
     const ints at = int8_decade(full);
-    const floats x = min_of(full, pick(int8_tops, at));
+    const floats top = pick(int8_tops, at);
     const floats step = pick(int8_steps, at), shift = pick(int8_shifts, at);
-    return ninth(turned(x, ratio), step, turned(shift, ratio) + 1147.5f);
+    return ninth(least_of(ratio, top), step, turned(shift, ratio) + 1147.5f);
 }
-static inline void int8_values(const int *codes, float scale, float *x)
+static inline void int8_values(const unsigned char *codes, float scale, float *x)
 {
     for (int i = 0; i < 256; i += LANES)
-        AT(floats, x + i) = int8_entry(AT(ints, codes + i)) * scale;
+        AT(floats, x + i) = int8_entry(raised(codes + i)) * scale;
 }
-static inline void int8_nearest(const float *x, float scale, int *codes)
+static inline void int8_nearest(const float *ratio, int *codes)
 {
     for (int i = 0; i < 256; i += LANES)
-        AT(ints, codes + i) = int8_code(AT(floats, x + i) / scale);
+        AT(ints, codes + i) = int8_code(AT(floats, ratio + i));
 }
 
 /* int8: blocks of 256 numbers, which share `scale`. */
 static inline void decode_int8(const unsigned char *packed, float scale, float *x)
 {
-    int codes[256];
-    for (int i = 0; i < 256; i++) codes[i] = packed[i];
-    int8_values(codes, scale, x);
+    int8_values(packed, scale, x);
 }
 static inline float scale_int8(const float *x)
 {
@@ -77,11 +75,13 @@ static inline float scale_int8(const float *x)
 }
 static inline void encode_int8(const float *x, float scale, unsigned char *packed)
 {
-    int codes[256];
-    if (scale != scale)  // codes of 0 times NaN: nothing of the block is lost sight of
+    float ratio[256] IN_LINES;
+    int codes[256] IN_LINES;
+    if (scale == scale) {
+        divided(x, scale, ratio, 256);
+        int8_nearest(ratio, codes);
+    } else  // codes of 0 times NaN: nothing of the block is lost sight of
         for (int i = 0; i < 256; i++) codes[i] = 0;
-    else
-        int8_nearest(x, scale, codes);
     for (int i = 0; i < 256; i++) packed[i] = codes[i];
 }
 
@@ -114,9 +114,9 @@ static const float uint8_steps[16] = TWICE(
 static const float uint8_shifts[16] = TWICE(
     0x1p+2f, 0x1.cp+2f, 0x1.7p+4f, 0x1.b8p+5f,
     0x1.dcp+6f, 0x1.eep+7f, 0x1.f7p+8f, 0x1.fb8p+9f);
-static inline floats uint8_entry(ints code)
+static inline floats uint8_entry(floats code)  // and 2^23
 {
-    const floats v = __builtin_convertvector(code, floats) + 1.5f;
+    const floats v = code - 0x1p23f + 1.5f;
     const ints at = (ints)v >> 23;
     const floats c = fma_of(v, ALL(18), pick(uint8_bins, at));
     const floats entry = fma_of(c, pick(uint8_lower, at), c * pick(uint8_upper, at));
@@ -133,27 +133,25 @@ static inline ints uint8_code(floats ratio)
 {
     const floats full = max_of(ratio, ALL(0x1p-23f));  // what is negative counts as 0
     const ints at = uint8_decade(full);
-    const floats x = min_of(full, pick(uint8_tops, at));
+    const floats top = pick(uint8_tops, at);
     const floats step = pick(uint8_steps, at), shift = pick(uint8_shifts, at);
-    return ninth(x, step, shift);
+    return ninth(min_of(full, top), step, shift);
 }
-static inline void uint8_values(const int *codes, float scale, float *x)
+static inline void uint8_values(const unsigned char *codes, float scale, float *x)
 {
     for (int i = 0; i < 256; i += LANES)
-        AT(floats, x + i) = uint8_entry(AT(ints, codes + i)) * scale;
+        AT(floats, x + i) = uint8_entry(raised(codes + i)) * scale;
 }
-static inline void uint8_nearest(const float *x, float scale, int *codes)
+static inline void uint8_nearest(const float *ratio, int *codes)
 {
     for (int i = 0; i < 256; i += LANES)
-        AT(ints, codes + i) = uint8_code(AT(floats, x + i) / scale);
+        AT(ints, codes + i) = uint8_code(AT(floats, ratio + i));
 }
 
 /* int8, numbers from 0 on: blocks of 256 numbers, which share `scale`. */
 static inline void decode_uint8(const unsigned char *packed, float scale, float *x)
 {
-    int codes[256];
-    for (int i = 0; i < 256; i++) codes[i] = packed[i];
-    uint8_values(codes, scale, x);
+    uint8_values(packed, scale, x);
 }
 static inline float scale_uint8(const float *x)
 {
@@ -161,11 +159,13 @@ static inline float scale_uint8(const float *x)
 }
 static inline void encode_uint8(const float *x, float scale, unsigned char *packed)
 {
-    int codes[256];
-    if (scale != scale)  // codes of 0 times NaN: nothing of the block is lost sight of
+    float ratio[256] IN_LINES;
+    int codes[256] IN_LINES;
+    if (scale == scale) {
+        divided(x, scale, ratio, 256);
+        uint8_nearest(ratio, codes);
+    } else  // codes of 0 times NaN: nothing of the block is lost sight of
         for (int i = 0; i < 256; i++) codes[i] = 0;
-    else
-        uint8_nearest(x, scale, codes);
     for (int i = 0; i < 256; i++) packed[i] = codes[i];
 }
 
@@ -199,9 +199,9 @@ static const float int4_steps[16] = TWICE(
 static const float int4_shifts[16] = TWICE(
     -0x1p-1f, 0x1.cp+1f, 0x1.7p+3f, 0x1.b8p+4f,
     -0x1p-1f, -0x1.2p+2f, -0x1.2p+2f, -0x1.2p+2f);
-static inline floats int4_entry(ints code)
+static inline floats int4_entry(floats code)  // and 2^23
 {
-    const floats count = __builtin_convertvector(code, floats) - 7;
+    const floats count = code - 0x1.00000ep+23f;
     const floats v = size(count) + 0.5f;
     const ints at = (ints)v >> 23;
     const floats c = fma_of(v, ALL(18), pick(int4_bins, at));
@@ -219,25 +219,25 @@ static inline ints int4_code(floats ratio)
 {
     const floats full = max_of(size(ratio), ALL(0x1p-10f));
     const ints at = int4_decade(full);
-    const floats x = min_of(full, pick(int4_tops, at));
+    const floats top = pick(int4_tops, at);
     const floats step = pick(int4_steps, at), shift = pick(int4_shifts, at);
-    return ninth(turned(x, ratio), step, turned(shift, ratio) + 67.5f);
+    return ninth(least_of(ratio, top), step, turned(shift, ratio) + 67.5f);
 }
-static inline void int4_values(const int *codes, float scale, float *x)
+static inline void int4_values(const unsigned char *codes, float scale, float *x)
 {
     for (int i = 0; i < 128; i += LANES)
-        AT(floats, x + i) = int4_entry(AT(ints, codes + i)) * scale;
+        AT(floats, x + i) = int4_entry(raised(codes + i)) * scale;
 }
-static inline void int4_nearest(const float *x, float scale, int *codes)
+static inline void int4_nearest(const float *ratio, int *codes)
 {
     for (int i = 0; i < 128; i += LANES)
-        AT(ints, codes + i) = int4_code(AT(floats, x + i) / scale);
+        AT(ints, codes + i) = int4_code(AT(floats, ratio + i));
 }
 
 /* int4: blocks of 128 numbers, which share `scale`. */
 static inline void decode_int4(const unsigned char *packed, float scale, float *x)
 {
-    int codes[128];
+    unsigned char codes[128];
     for (int i = 0; i < 64; i++) {
         codes[2 * i] = packed[i] >> 4;
         codes[2 * i + 1] = packed[i] & 15;
@@ -250,24 +250,26 @@ static inline float scale_int4(const float *x)
 }
 static inline void encode_int4(const float *x, float scale, unsigned char *packed)
 {
-    int codes[128];
-    if (scale != scale)  // codes of 0 times NaN: nothing of the block is lost sight of
+    float ratio[128] IN_LINES;
+    int codes[128] IN_LINES;
+    if (scale == scale) {
+        divided(x, scale, ratio, 128);
+        int4_nearest(ratio, codes);
+    } else  // codes of 0 times NaN: nothing of the block is lost sight of
         for (int i = 0; i < 128; i++) codes[i] = 0;
-    else
-        int4_nearest(x, scale, codes);
     for (int i = 0; i < 64; i++)
         packed[i] = (codes[2 * i] & 15) << 4 | (codes[2 * i + 1] & 15);
 }
 
 /* k / 16, k from 1: a ratio times 16 is exact, and so is half a step less. */
-static inline void uint4_values(const int *codes, float scale, float *x)
+static inline void uint4_values(const unsigned char *codes, float scale, float *x)
 {
     for (int i = 0; i < 128; i++) x[i] = (codes[i] + 1) / 16.f * scale;
 }
-static inline void uint4_nearest(const float *x, float scale, int *codes)
+static inline void uint4_nearest(const float *ratio, int *codes)
 {
     for (int i = 0; i < 128; i++) {
-        const float at = x[i] / scale * 16 - 0.5f;
+        const float at = ratio[i] * 16 - 0.5f;
         codes[i] = at < 0 ? 0 : (int)at;
     }
 }
@@ -275,7 +277,7 @@ static inline void uint4_nearest(const float *x, float scale, int *codes)
 /* int4, numbers from 0 on: blocks of 128 numbers, which share `scale`. */
 static inline void decode_uint4(const unsigned char *packed, float scale, float *x)
 {
-    int codes[128];
+    unsigned char codes[128];
     for (int i = 0; i < 64; i++) {
         codes[2 * i] = packed[i] >> 4;
         codes[2 * i + 1] = packed[i] & 15;
@@ -288,17 +290,19 @@ static inline float scale_uint4(const float *x)
 }
 static inline void encode_uint4(const float *x, float scale, unsigned char *packed)
 {
-    int codes[128];
-    if (scale != scale)  // codes of 0 times NaN: nothing of the block is lost sight of
+    float ratio[128] IN_LINES;
+    int codes[128] IN_LINES;
+    if (scale == scale) {
+        divided(x, scale, ratio, 128);
+        uint4_nearest(ratio, codes);
+    } else  // codes of 0 times NaN: nothing of the block is lost sight of
         for (int i = 0; i < 128; i++) codes[i] = 0;
-    else
-        uint4_nearest(x, scale, codes);
     for (int i = 0; i < 64; i++)
         packed[i] = (codes[2 * i] & 15) << 4 | (codes[2 * i + 1] & 15);
 }
 
 /* float8_e4m3fn: 4 bits of exponent, NaN but no infinity; below 2^-6 a multiple of 2^-9. */
-static inline void fp8_values(const int *codes, float scale, float *x)
+static inline void fp8_values(const unsigned char *codes, float scale, float *x)
 {
     for (int i = 0; i < 256; i++) {
         const unsigned code = codes[i] & 0x7f;
@@ -307,10 +311,10 @@ static inline void fp8_values(const int *codes, float scale, float *x)
         x[i] = number((code == 0x7f ? 0x7fc00000 : bits(value)) | sign) * scale;
     }
 }
-static inline void fp8_nearest(const float *x, float scale, int *codes)
+static inline void fp8_nearest(const float *ratio, int *codes)
 {
     for (int i = 0; i < 256; i++) {
-        const unsigned w = bits(x[i] / scale), size = w & 0x7fffffff;
+        const unsigned w = bits(ratio[i]), size = w & 0x7fffffff;
         const unsigned normal = (size - 0x3c000000 + 0x7ffff + (size >> 20 & 1)) >> 20;
         const unsigned small = bits(number(size) + 0x1p14f) - 0x46800000;
         codes[i] = (w >> 24 & 0x80) | (size < 0x3c800000 ? small : normal);
@@ -320,9 +324,7 @@ static inline void fp8_nearest(const float *x, float scale, int *codes)
 /* fp8: blocks of 256 numbers, which share `scale`. */
 static inline void decode_fp8(const unsigned char *packed, float scale, float *x)
 {
-    int codes[256];
-    for (int i = 0; i < 256; i++) codes[i] = packed[i];
-    fp8_values(codes, scale, x);
+    fp8_values(packed, scale, x);
 }
 static inline float scale_fp8(const float *x)
 {
@@ -330,11 +332,13 @@ static inline float scale_fp8(const float *x)
 }
 static inline void encode_fp8(const float *x, float scale, unsigned char *packed)
 {
-    int codes[256];
-    if (scale != scale)  // codes of 0 times NaN: nothing of the block is lost sight of
+    float ratio[256] IN_LINES;
+    int codes[256] IN_LINES;
+    if (scale == scale) {
+        divided(x, scale, ratio, 256);
+        fp8_nearest(ratio, codes);
+    } else  // codes of 0 times NaN: nothing of the block is lost sight of
         for (int i = 0; i < 256; i++) codes[i] = 0;
-    else
-        fp8_nearest(x, scale, codes);
     for (int i = 0; i < 256; i++) packed[i] = codes[i];
 }
 
