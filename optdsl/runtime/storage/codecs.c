@@ -82,7 +82,7 @@ static inline void encode_int8(const float *x, float scale, unsigned char *packe
         int8_nearest(ratio, codes);
     } else  // codes of 0 times NaN: nothing of the block is lost sight of
         for (int i = 0; i < 256; i++) codes[i] = 0;
-    for (int i = 0; i < 256; i++) packed[i] = codes[i];
+    pack(codes, packed, 256);
 }
 
 /* The dynamic map. Beside 0 q counts entries, `bins` of them in a decade; decades are counted by
@@ -166,7 +166,7 @@ static inline void encode_uint8(const float *x, float scale, unsigned char *pack
         uint8_nearest(ratio, codes);
     } else  // codes of 0 times NaN: nothing of the block is lost sight of
         for (int i = 0; i < 256; i++) codes[i] = 0;
-    for (int i = 0; i < 256; i++) packed[i] = codes[i];
+    pack(codes, packed, 256);
 }
 
 /* The dynamic map. Beside 0 q counts entries, `bins` of them in a decade; decades are counted by
@@ -339,7 +339,7 @@ static inline void encode_fp8(const float *x, float scale, unsigned char *packed
         fp8_nearest(ratio, codes);
     } else  // codes of 0 times NaN: nothing of the block is lost sight of
         for (int i = 0; i < 256; i++) codes[i] = 0;
-    for (int i = 0; i < 256; i++) packed[i] = codes[i];
+    pack(codes, packed, 256);
 }
 
 BLOCKS(int8, 256, 1)

@@ -2,6 +2,10 @@
  *
  * Vectors of 16 numbers with AVX-512 (BW, DQ), else of 8. Between one instruction and what gcc makes
  * of a loop over them lies a factor of 3 in speed: seven operations are spelt out where they exist. */
+#ifdef __AVX2__
+#define _MM_MALLOC_H_INCLUDED  // would declare all of stdlib.h, `rand` and `div` too
+#include <immintrin.h>
+#endif
 #if defined __AVX512BW__ && defined __AVX512DQ__
 #define LANES 16
 #else
@@ -31,7 +35,6 @@ static inline floats turned(floats x, floats y)  // -x where y is negative
     static inline floats raised(const unsigned char *codes) { return (floats)(above); }
 #define TWICE(...) {__VA_ARGS__, __VA_ARGS__}
 #if defined __AVX512BW__ && defined __AVX512DQ__
-#include <immintrin.h>
 #define V(x) ((__m512)(x))
 #define I(x) ((__m512i)(x))
 /* Of all four parts, 16 codes each, one takes a code to the lowest byte of each float. */
@@ -45,7 +48,6 @@ OPERATIONS(_mm512_fmadd_ps(V(x), V(y), V(z)), _mm512_min_ps(V(x), V(y)), _mm512_
                I(ALL(0x1p23f)), 0x1111111111111111,
                _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i_u *)codes)), SPREAD))
 #elif defined __AVX2__ && defined __FMA__
-#include <immintrin.h>
 #define V(x) ((__m256)(x))
 OPERATIONS(_mm256_fmadd_ps(V(x), V(y), V(z)), _mm256_min_ps(V(x), V(y)), _mm256_max_ps(V(x), V(y)),
            turned(min_of(size(x), y), x),
@@ -106,4 +108,26 @@ static inline void divided(const float *x, float scale, float *ratio, int n)
     }
 #endif
     for (int i = 0; i < n; i++) ratio[i] = x[i] / scale;
+}
+
+/* The lowest bytes of n codes. gcc's way takes nine instructions for 64 of them, this one seven. */
+static inline void pack(const int *codes, unsigned char *packed, int n)
+{
+#if LANES == 16 && defined __AVX512VBMI__
+    #define WORDS(from) I(AT(ints, codes + i + from))
+    #define LOWEST(of, others) _mm512_ternarylogic_epi32(of, others, I((ints){} + 0xff), 0xac)
+    static const unsigned char by_fours[64] IN_LINES = {
+        0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60,
+        1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61,
+        2, 6, 10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62,
+        3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 43, 47, 51, 55, 59, 63};
+    for (int i = 0; i < n; i += 64) {
+        const __m512i low = LOWEST(WORDS(0), _mm512_slli_epi32(WORDS(16), 8));
+        const __m512i high = LOWEST(WORDS(32), _mm512_slli_epi32(WORDS(48), 8));
+        const __m512i all = _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_slli_epi32(high, 16));
+        AT(ints, packed + i) = (ints)_mm512_permutexvar_epi8(I(AT(ints, by_fours)), all);
+    }
+#else
+    for (int i = 0; i < n; i++) packed[i] = codes[i];
+#endif
 }

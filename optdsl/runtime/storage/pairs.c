@@ -12,6 +12,7 @@
 typedef unsigned word __attribute__((aligned(2)));
 
 #ifdef __AVX512BF16__
+#define _MM_MALLOC_H_INCLUDED  // would declare all of stdlib.h, `rand` and `div` too
 #include <immintrin.h>
 typedef word words __attribute__((vector_size(64), aligned(2)));
 #define NUMBERS(at) _mm512_loadu_ps(x + at)
