@@ -24,12 +24,14 @@ FEW = ("adamw", "adafactor")
 FAST: dict[str, list[Part]] = {
     "sm_90": [("sm_90", "fp32", True, part) for part in (HAND, SHOWN)],
     "other_targets": [
-        *((target, "fp32", True, SOME) for target in ("sm_80", "sm_100", "gfx942")),
+        ("gfx942", "fp32", True, SOME),
+        *((target, "fp32", True, FEW) for target in ("sm_80", "sm_100")),
         ("gfx942", "bf16", True, FEW),
     ],
     "other_accesses": [
-        *(("sm_90", dtype, True, FEW) for dtype in ("bf16", "fp16", "fp64")),
-        ("sm_90", "fp32", False, (*FEW, "lamb")),
+        ("sm_90", "bf16", True, FEW),
+        *(("sm_90", dtype, True, ("adamw",)) for dtype in ("fp16", "fp64")),
+        ("sm_90", "fp32", False, FEW),
     ],
 }
 SLOW: list[Part] = [
