@@ -65,8 +65,8 @@ def block_of(kernel: Kernel) -> int:
 def operands(kernel: Kernel) -> int:
     """What decides how many registers a kernel needs; more than 4 in a pass over rows, which keeps
     sums, and in one behind others, whose sums it reads; more than 8 where a lane has more elements,
-    such as 32 of 16 bits: their powers kept 120 bytes on a stack with 96 registers; more than 16
-    with many draws, which the compiler works on at once: six of 16 bits kept 96 with 128."""
+    such as 32 of 16 bits: powers of them kept 120 to 152 bytes on a stack with 96 registers; more
+    than 16 with many draws, which the compiler works on at once: six of 16 bits kept 96 with 128."""
     more = max(4 * (kernel.layout == "rows" or kernel.stage > 0), 16 * (kernel.draws > 2))
     return len({*kernel.reads, *kernel.writes}) + max(more, 8 * (block_of(kernel) > BLOCK))
 
@@ -125,7 +125,7 @@ def options_of(kept: Iterable[Any], operands: int, *, hip: bool) -> dict[str, An
         return options
     if narrow:
         return {**options, "maxnreg": 96 if operands <= 8 else 128 if operands <= 16 else 168}
-    return {**options, "maxnreg": 48 if operands <= 4 else 96}
+    return {**options, "maxnreg": 48 if operands <= 4 else 96 if operands <= 8 else 128}
 
 
 NARROW = {"COUNT": 1024, "WIDTH": 1}
