@@ -65,8 +65,8 @@ def block_of(kernel: Kernel) -> int:
 def operands(kernel: Kernel) -> int:
     """What decides how many registers a kernel needs; more than 4 in a pass over rows, which keeps
     sums, and in one behind others, whose sums it reads; more than 8 where a lane has more elements,
-    such as 32 of 16 bits: powers of them kept 120 to 152 bytes on a stack with 96 registers; more
-    than 16 with many draws, which the compiler works on at once: six of 16 bits kept 96 with 128."""
+    such as 32 of 16 bits: powers of them kept 120 to 152 bytes on a stack with 96 registers; over
+    16 with many draws, which the compiler works on at once: six of 16 bits kept 96 with 128."""
     more = max(4 * (kernel.layout == "rows" or kernel.stage > 0), 16 * (kernel.draws > 2))
     return len({*kernel.reads, *kernel.writes}) + max(more, 8 * (block_of(kernel) > BLOCK))
 
