@@ -60,8 +60,11 @@ class Records:
     def has(self, race: tuple[str, str, int]) -> bool:
         return any(each.race == race for each in self.records)
 
-    def drop(self, race: tuple[str, str, int]) -> None:
-        self.records = [each for each in self.records if each.race != race]
+    def put(self, race: tuple[str, str, int], found: Sequence[Record]) -> None:
+        """What a race gave, at the place of what it gave before, else behind all."""
+        by_race = {each: list(self.of(each).values()) for each in self.races()}
+        by_race[race] = list(found)
+        self.records = [each for records in by_race.values() for each in records]
 
     def races(self) -> list[tuple[str, str, int]]:
         return list(dict.fromkeys(each.race for each in self.records))

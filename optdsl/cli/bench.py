@@ -117,8 +117,7 @@ def run(options: argparse.Namespace) -> int:
         task = progress.add_task("racing", total=len(todo))
         for race in todo:
             progress.update(task, description=" ".join(map(str, race.key)))
-            records.drop(race.key)
-            records.records += _measured(race, None if options.no_first else seconds)
+            records.put(race.key, _measured(race, None if options.no_first else seconds))
             files.write(options.out, records)
             progress.advance(task)
     shown = {each.key for each in wanted}

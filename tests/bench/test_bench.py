@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,18 @@ def test_records_survive(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(ValueError, match="holds no results"):
         files.read(path)
+
+
+def test_a_race_that_is_run_again_keeps_its_place() -> None:
+    found = some()
+    races = [("AdamW", "tiny", 1), ("Lion", "tiny", 1)]
+    lion = [replace(each, contest="Lion") for each in found.records]
+    found.put(races[1], lion)
+    assert found.races() == races
+    again = [replace(each, median=9.0) for each in found.of(races[0]).values()]
+    found.put(races[0], again)
+    assert found.races() == races
+    assert found.records == [*again, *lion]
 
 
 def test_tables_say_ratios() -> None:

@@ -29,7 +29,7 @@ def test_other_figures_make_another_page(tmp_path: Path) -> None:
     found = files.read(tmp_path / "cpu.json")
     assert found is not None
     (lost,) = (each for each in found.races() if each == ("AdamW", "one of 64M", 2))
-    found.drop(lost)
+    found.put(lost, [])
     files.write(tmp_path / "cpu.json", found)
     filled = fill(TEXT, tmp_path)
     assert filled != TEXT
