@@ -16,6 +16,7 @@ Relies on: engine.py, groups.py, checkpoint.py. Does not do: the step itself.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Protocol
@@ -57,6 +58,14 @@ from optdsl.runtime.storage.choice import (
     choose,
     choose_rounding,
 )
+
+
+def _of_torch(name: str) -> Callable[..., Any]:
+    """A method of torch's Optimizer. torch keeps torch.compile out of some by a wrapper that
+    imports it, 1.2 s at the first group or `zero_grad`; while nothing has, there is nobody to keep
+    out."""
+    method: Callable[..., Any] = getattr(torch.optim.Optimizer, name)
+    return method if "torch._dynamo" in sys.modules else getattr(method, "__wrapped__", method)
 
 
 class Replanned(Protocol):
@@ -168,7 +177,7 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
         if isinstance(param_group, dict):
             check_names(self.program, param_group)
         given = set(param_group)
-        super().add_param_group(param_group)
+        _of_torch("add_param_group")(self, param_group)
         group = self.param_groups[-1]
         try:
             check_options(self.program, group)
@@ -262,12 +271,17 @@ class Optimizer(Evaluating, Releasing, torch.optim.Optimizer):
         nothing."""
         self._engine.sync_hypers()
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch does it."""
+        _of_torch("zero_grad")(self, set_to_none)
+
     def state_dict(self) -> dict[str, Any]:
         """The checkpoint, in torch's layout and with torch's keys where torch has the rule. Its
         tensors are the optimizer's own, as torch's are; the next step changes them."""
         kept, self.state = self.state, defaultdict(dict, plain_table(self.state))
         try:
-            return super().state_dict()
+            state: dict[str, Any] = _of_torch("state_dict")(self)
+            return state
         finally:
             self.state = kept
 
