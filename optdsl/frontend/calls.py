@@ -131,12 +131,16 @@ class Calls(Primitives):
             name = arg.name
             if name is None:
                 if position >= len(names):
+                    written = f"`{item.name}({', '.join(names)})`"
                     self.fail(
                         "E209",
                         f"`{item.name}` takes {len(names)} arguments, not {len(call.args)}",
                         call.span,
                         "",
                         Label(item.name_span, "defined here"),
+                        help=f"{written} keeps what it remembers in a state of its own"
+                        if isinstance(item, ast.Transform)
+                        else None,
                     )
                 name = names[position]
             elif name not in names:

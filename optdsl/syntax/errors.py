@@ -330,6 +330,8 @@ def _mend(place: _Place) -> str | None:
         return "a line that begins a block ends with `:`"
     if place.accepts == {"_NL"} and before == "COLON":
         return "the body begins on the next line"
+    if first is not None and first.type == "STATE" and before == "COLON":
+        return "a state has p's shape; another one stands in brackets, as in `state v: [rows, 1]`"
     if (
         first is not None
         and first.type == "STATE"

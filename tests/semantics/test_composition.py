@@ -10,7 +10,7 @@ import torch
 from optdsl.codegen.module import static_hypers
 from optdsl.ir.nodes import Rule, reachable
 from optdsl.schedule.make import make_plan
-from tests.semantics.running import Run, body, codes, rule_of
+from tests.semantics.running import Run, body, codes, diagnosed, rule_of
 
 ADAM_BY_HAND = """
 optimizer X(lr = 0.1, beta1 = 0.9, beta2 = 0.99, eps = 1e-8):
@@ -404,3 +404,9 @@ optimizer X(lr = 1.0):
     use Inner(lr = lr)
 """
     assert Run(text, [torch.zeros(2, 3)]).step(1.0).p() == [[6.0] * 3] * 2
+
+
+def test_a_transform_says_that_it_keeps_states() -> None:
+    (found,) = diagnosed(body("state m\nm = ema(m, g, 0.5)\np -= lr * m"))
+    assert found.code == "E209"
+    assert found.help == "`ema(x, beta)` keeps what it remembers in a state of its own"

@@ -90,6 +90,7 @@ IN_BODY = [
     ("E110", "if a: ‸p = g", "expected the end of the line, found `p`", "next line"),
     ("E110", "every k from ‸:\n        p = g", "expected an expression, found `:`", None),
     ("E110", "for x ‸y:\n        p = g", "expected `,` or `in`, found `y`", None),
+    ("E110", "state x: ‸like p", "expected `[`, found `like`", "in brackets"),
     ("E110", "state x = 3 ‸as int8", "found `as`", "the last of its parts"),
     ("E110", "state x over ‸model", "expected `all` or `group`, found `model`", None),
     ("E110", "view ‸columns", "expected `flat`, `last` or `rows`, found `columns`", None),
